@@ -169,6 +169,18 @@ class Run(Settings):
             )
         return self
 
+    def with_seed(self, seed: int) -> Run:
+        """Return the same run with one seed for every random choice in it."""
+        orientations = self.simulation.orientations.model_copy(update={"seed": seed})
+        return self.model_copy(
+            update={
+                "structures": self.structures.model_copy(update={"seed": seed}),
+                "simulation": self.simulation.model_copy(update={"orientations": orientations}),
+                "split": self.split.model_copy(update={"seed": seed}),
+                "training": self.training.model_copy(update={"seed": seed}),
+            }
+        )
+
 
 def load_run(path: str | Path) -> Run:
     """Read a run from a TOML file.

@@ -1,0 +1,63 @@
+"""Peak lists in a table: one row a peak, with the pattern that it belongs to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from gpuediff.errors import InvalidPeaks
+from gpuediff.peaks import PeakBatch, offsets_of
+
+COLUMNS = ("pattern", "qx", "qy", "intensity")
+
+
+def read_peak_table(path: str | Path) -> tuple[list[str], PeakBatch]:
+    """Read a CSV (also .csv.gz) or Parquet table with the columns pattern, qx, qy, intensity.
+
+    q is in Å⁻¹ from the direct beam, which is among the peaks. Rows of one pattern need not be neighbours.
+
+    Returns
+    -------
+    names : list of str
+        Each pattern's name, in order of first appearance.
+    peaks : PeakBatch
+        In the same order.
+
+    Raises
+    ------
+    InvalidPeaks
+        If the file cannot be read, a column is missing, or a value is not a number or not possible; names
+        file, pattern and peak.
+    """
+    import pandas as pd
+
+    path = Path(path)
+    try:
+        table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, dtype={"pattern": str})
+    except (OSError, ValueError) as error:  # pandas' and pyarrow's parser errors are ValueErrors
+        raise InvalidPeaks(f"{path}: cannot be read as a table: {error}") from error
+    missing = [name for name in COLUMNS if name not in table.columns]
+    if missing:
+        found = ", ".join(map(str, table.columns)) or "none"
+        raise InvalidPeaks(
+            f"{path}: no column {', '.join(missing)} (found: {found}); a peak table has {', '.join(COLUMNS)}"
+        )
+    if table["pattern"].isna().any():
+        row = int(np.flatnonzero(table["pattern"].isna())[0])
+        raise InvalidPeaks(f"{path}: row {row + 1}: no pattern name")
+    values = {}
+    for name in COLUMNS[1:]:
+        numbers = pd.to_numeric(table[name], errors="coerce").to_numpy(np.float32)
+        bad = np.flatnonzero(~np.isfinite(numbers))
+        if bad.size:
+            row = int(bad[0])
+            raise InvalidPeaks(f"{path}: row {row + 1}: {name} = {table[name].iloc[row]!r}: expected a finite number")
+        values[name] = numbers
+    index, names = pd.factorize(table["pattern"].astype(str))
+    order = np.argsort(index, kind="stable")
+    peaks = PeakBatch(*(values[name][order] for name in COLUMNS[1:]), offsets_of(np.bincount(index)))
+    try:
+        return list(names), peaks.validate()
+    except InvalidPeaks as error:
+        raise InvalidPeaks(f"{path}: {error}") from error
