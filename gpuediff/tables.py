@@ -1,13 +1,19 @@
-"""Peak lists in a table: one row a peak, with the pattern that it belongs to."""
+"""Tables that go in and come out: peak lists, one row a peak, and predictions, one row a pattern."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpuediff.errors import InvalidPeaks
+from gpuediff.crystals.symmetry import LATTICE_PARAMETERS
+from gpuediff.errors import GpuediffError, InvalidPeaks
 from gpuediff.peaks import PeakBatch, offsets_of
+
+if TYPE_CHECKING:
+    from gpuediff.hierarchy.prediction import Prediction
 
 COLUMNS = ("pattern", "qx", "qy", "intensity")
 
@@ -61,3 +67,45 @@ def read_peak_table(path: str | Path) -> tuple[list[str], PeakBatch]:
         return list(names), peaks.validate()
     except InvalidPeaks as error:
         raise InvalidPeaks(f"{path}: {error}") from error
+
+
+def prediction_records(names: Sequence[str], prediction: Prediction) -> list[dict[str, Any]]:
+    """Return one flat record a pattern: name, answers, confidences, lattice (Å, degrees)."""
+    records = []
+    for row, name in enumerate(names):
+        record = {
+            "pattern": name,
+            "crystal_system": str(prediction.crystal_system[row]),
+            "confidence": float(prediction.confidence[row]),
+            "difference_confidence": float(prediction.difference_confidence[row]),
+            "space_group_number": int(prediction.space_group_number[row]),
+            "space_group_confidence": float(prediction.space_group_confidence[row]),
+            "space_group_difference_confidence": float(prediction.space_group_difference_confidence[row]),
+        }
+        record |= dict(zip(LATTICE_PARAMETERS, map(float, prediction.lattice[row]), strict=True))
+        record |= {
+            f"votes_{system}": float(votes)
+            for system, votes in zip(prediction.systems, prediction.system_votes[row], strict=True)
+        }
+        records.append(record)
+    return records
+
+
+def write_predictions(path: str | Path, names: Sequence[str], prediction: Prediction) -> None:
+    """Write predictions to a table, CSV or Parquet by the suffix.
+
+    Raises
+    ------
+    GpuediffError
+        If the suffix is neither .csv nor .parquet.
+    """
+    import pandas as pd
+
+    path = Path(path)
+    table = pd.DataFrame.from_records(prediction_records(names, prediction))
+    if path.suffix == ".csv":
+        table.to_csv(path, index=False)
+    elif path.suffix == ".parquet":
+        table.to_parquet(path, index=False)
+    else:
+        raise GpuediffError(f"{path}: unknown kind of table: name it .csv or .parquet")

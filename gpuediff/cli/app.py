@@ -1,0 +1,302 @@
+"""The commands of `gpuediff`.
+
+Exit codes: 0 done; 1 an error that the message explains; 2 a wrong command line; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+
+from gpuediff.errors import GpuediffError
+
+app = typer.Typer(
+    help="What crystal is this? Random forests on electron diffraction patterns.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+library_app = typer.Typer(help="Pattern libraries.", no_args_is_help=True)
+model_app = typer.Typer(help="Model bundles.", no_args_is_help=True)
+app.add_typer(library_app, name="library")
+app.add_typer(model_app, name="model")
+
+Config = Annotated[Path, typer.Argument(help="The run's TOML file.", show_default=False)]
+Model = Annotated[Path, typer.Argument(help="A model bundle (folder).", show_default=False)]
+Folder = Annotated[
+    Path | None, typer.Option("--folder", "-f", help="Where the run's files are.", show_default="runs/<config name>")
+]
+Device = Annotated[Literal["auto", "gpu", "cpu"], typer.Option(help="Where to compute.")]
+Seed = Annotated[int | None, typer.Option(help="One seed for every random choice, instead of the config's.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+class Screen:
+    """What a command says: results to standard output, progress and remarks to standard error."""
+
+    def __init__(self, *, quiet: bool = False, as_json: bool = False) -> None:
+        from gpuediff.cli.progress import tracker
+
+        self.quiet = quiet
+        self.as_json = as_json
+        self.remarks = Console(stderr=True, highlight=False, quiet=quiet)
+        self.results = Console(highlight=False, quiet=quiet or as_json)
+        self.track = tracker(self.remarks, quiet=quiet)
+
+    def remark(self, text: str) -> None:
+        """Tell what is going on."""
+        self.remarks.print(text, markup=False)
+
+    def result(self, *tables: Any, data: Any) -> None:
+        """Show tables to a person, or the data to a script."""
+        for table in tables:
+            self.results.print(table)
+            self.results.print()
+        if self.as_json:
+            sys.stdout.write(json.dumps(data, indent=2, default=_plain) + "\n")
+
+    def written(self, *paths: Path) -> None:
+        """Name the files that were written."""
+        for path in paths:
+            self.results.print(f"wrote {path}", markup=False, soft_wrap=True)
+
+
+@app.command()
+def simulate(
+    config: Config, folder: Folder = None, device: Device = "auto", seed: Seed = None, quiet: Quiet = False
+) -> None:
+    """Simulate the pattern library of a run; goes on where an interrupted simulation stopped."""
+    from gpuediff import workflow
+    from gpuediff.cli import show
+    from gpuediff.library.reader import Library
+
+    screen = Screen(quiet=quiet)
+    run, folder = _run_and_folder(config, folder, seed)
+    _choose_device(device, screen)
+    path = folder / "library.h5"
+    if not workflow.simulate(run, path, track=screen.track):
+        screen.remark(f"{path} is already the library of this configuration")
+    with Library(path) as library:
+        info = library.info()
+    screen.result(show.library(path, info), data=info)
+
+
+@app.command()
+def train(
+    config: Config,
+    folder: Folder = None,
+    library: Annotated[Path | None, typer.Option(help="Pattern library.", show_default="<folder>/library.h5")] = None,
+    out: Annotated[Path | None, typer.Option(help="The model bundle.", show_default="<folder>/model")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing model bundle.")] = False,
+    device: Device = "auto",
+    seed: Seed = None,
+    quiet: Quiet = False,
+) -> None:
+    """Train the hierarchy of random forests on a pattern library."""
+    from gpuediff import workflow
+    from gpuediff.cli import show
+    from gpuediff.hierarchy.bundle import bundle_info, save_bundle
+    from gpuediff.library.reader import Library
+
+    screen = Screen(quiet=quiet)
+    run, folder = _run_and_folder(config, folder, seed)
+    _choose_device(device, screen)
+    out = out or folder / "model"
+    if out.exists() and not overwrite:
+        raise GpuediffError(f"{out}: already exists: pass --overwrite to replace it, or choose another --out")
+    with Library(library or folder / "library.h5") as patterns:
+        hierarchy = workflow.train(run, patterns, track=screen.track)
+        save_bundle(hierarchy, out, library=patterns.provenance(), overwrite=overwrite)
+    info = bundle_info(out)
+    screen.result(show.bundle(out, info), data=info)
+
+
+@app.command()
+def evaluate(
+    config: Config,
+    folder: Folder = None,
+    library: Annotated[Path | None, typer.Option(help="Pattern library.", show_default="<folder>/library.h5")] = None,
+    model: Annotated[Path | None, typer.Option(help="Model bundle.", show_default="<folder>/model")] = None,
+    aggregate: Annotated[int, typer.Option(min=2, help="Patterns in an aggregate.")] = 10,
+    device: Device = "auto",
+    seed: Seed = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Score a model on the materials it was not trained on; writes metrics and pictures."""
+    from gpuediff import workflow
+    from gpuediff.cli import show
+    from gpuediff.evaluation.report import write_report
+    from gpuediff.hierarchy.bundle import load_bundle
+    from gpuediff.library.reader import Library
+
+    screen = Screen(quiet=quiet, as_json=as_json)
+    run, folder = _run_and_folder(config, folder, seed)
+    _choose_device(device, screen)
+    with Library(library or folder / "library.h5") as patterns:
+        hierarchy = load_bundle(model or folder / "model")
+        evaluation, answers = workflow.evaluate(
+            run, patterns, hierarchy, aggregate_size=aggregate, track=screen.track
+        )
+    written = write_report(folder / "evaluation", evaluation, answers)
+    screen.result(show.overview(evaluation), show.by_system(evaluation), data=dataclasses.asdict(evaluation))
+    screen.written(*written)
+
+
+@app.command()
+def predict(
+    model: Model,
+    peaks: Annotated[Path, typer.Argument(help="Table (CSV, Parquet): pattern, qx, qy (Å⁻¹), intensity.")],
+    together: Annotated[
+        bool, typer.Option("--together", help="All patterns are of one material: give one answer.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="Write the answers to a table (.csv, .parquet).")] = None,
+    device: Device = "auto",
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Predict crystal system, space group and lattice from lists of Bragg peaks."""
+    import numpy as np
+
+    from gpuediff import workflow
+    from gpuediff.cli import show
+    from gpuediff.hierarchy.bundle import load_bundle
+    from gpuediff.tables import prediction_records, read_peak_table, write_predictions
+
+    screen = Screen(quiet=quiet, as_json=as_json)
+    _choose_device(device, screen)
+    names, batch = read_peak_table(peaks)
+    hierarchy = load_bundle(model)
+    if together:
+        prediction = workflow.predict(hierarchy, batch, groups=np.zeros(len(batch), dtype=np.int64))
+        names = [f"all {len(batch)} patterns"][: len(prediction)]
+    else:
+        prediction = workflow.predict(hierarchy, batch)
+    if out is not None:
+        write_predictions(out, names, prediction)
+    shown = min(len(names), 50)
+    title = f"{peaks.name}" if shown == len(names) else f"{peaks.name}: the first {shown} of {len(names):,} answers"
+    table = show.predictions(names[:shown], prediction[np.arange(shown)], title=title)
+    screen.result(table, data=prediction_records(names, prediction))
+    if out is not None:
+        screen.written(out)
+
+
+@app.command()
+def scan(
+    model: Model,
+    file: Annotated[Path, typer.Argument(help="4D-STEM Bragg peaks: a py4DSTEM file.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder.", show_default="<file name>-maps")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Which one, where the file holds several.")] = None,
+    pixel_size: Annotated[float | None, typer.Option(help="Å⁻¹ per pixel, for a file without calibration.")] = None,
+    centre: Annotated[tuple[float, float] | None, typer.Option(help="Direct beam (x y), pixels.")] = None,
+    intensity_sum: Annotated[float, typer.Option(help="Each pattern's intensities are scaled to it.")] = 0.3,
+    lattice_system: Annotated[
+        str | None, typer.Option(help="Map the lattice with this system's models instead of each pixel's own.")
+    ] = None,
+    device: Device = "auto",
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Map crystal system, space group and lattice over a 4D-STEM scan."""
+    from gpuediff.hierarchy.bundle import load_bundle
+    from gpuediff.scans.readers import read_scan
+
+    screen = Screen(quiet=quiet, as_json=as_json)
+    _choose_device(device, screen)
+    measured = read_scan(file, dataset=dataset, pixel_size=pixel_size, centre=centre)
+    if measured.note:
+        screen.remark(measured.note)
+    hierarchy = load_bundle(model)
+    _map_and_write(
+        measured,
+        hierarchy,
+        out or Path(f"{file.stem}-maps"),
+        screen,
+        intensity_sum=intensity_sum,
+        lattice_system=lattice_system,
+    )
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Option("--folder", "-f", help="Where to write.")] = Path("runs/demo"),
+    seed: Seed = None,
+    quiet: Quiet = False,
+) -> None:
+    """Show the whole way: simulate, train, evaluate, and map a simulated scan; with pictures."""
+    from gpuediff.cli.demo import run_demo
+
+    run_demo(folder, seed, Screen(quiet=quiet))
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Tell what hardware and packages there are, and which path gpuediff takes."""
+    from gpuediff.cli import show
+    from gpuediff.doctor import examine
+
+    report = examine()
+    Screen(as_json=as_json).result(*show.doctor(report), data=report)
+
+
+@library_app.command("info")
+def library_info(file: Annotated[Path, typer.Argument(help="A pattern library.")], as_json: Json = False) -> None:
+    """Tell what a pattern library holds."""
+    from gpuediff.cli import show
+    from gpuediff.library.reader import Library
+
+    with Library(file) as library:
+        info = library.info()
+    Screen(as_json=as_json).result(show.library(file, info), data=info)
+
+
+@model_app.command("info")
+def model_info(model: Model, as_json: Json = False) -> None:
+    """Tell what a model bundle was trained on and what it predicts."""
+    from gpuediff.cli import show
+    from gpuediff.hierarchy.bundle import bundle_info
+
+    info = bundle_info(model)
+    Screen(as_json=as_json).result(show.bundle(model, info), data=info)
+
+
+def _run_and_folder(config: Path, folder: Path | None, seed: int | None) -> tuple[Any, Path]:
+    from gpuediff.settings import load_run
+
+    run = load_run(config)
+    return (run if seed is None else run.with_seed(seed)), folder or Path("runs") / config.stem
+
+
+def _choose_device(device: str, screen: Screen) -> None:
+    from gpuediff.workflow import choose_device
+
+    screen.remark(choose_device(device))
+
+
+def _map_and_write(measured: Any, hierarchy: Any, out: Path, screen: Screen, **options: Any) -> None:
+    raise NotImplementedError
+
+
+def _plain(value: Any) -> Any:
+    """Let JSON take NumPy values and paths."""
+    return value.tolist() if hasattr(value, "tolist") else str(value)
+
+
+def run() -> None:
+    """Run the command line; an error that was raised on purpose ends in one message, not in a traceback."""
+    try:
+        app()
+    except GpuediffError as error:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", style="red", markup=False)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; what was complete is kept\n")
+        sys.exit(130)

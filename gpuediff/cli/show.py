@@ -1,0 +1,118 @@
+"""Results as tables for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from gpuediff.crystals.symmetry import independent_parameters
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from gpuediff.evaluation.metrics import Evaluation, Scores
+    from gpuediff.hierarchy.prediction import Prediction
+
+
+def key_values(title: str, pairs: dict[str, Any]) -> Table:
+    """Lay out names and values in two columns."""
+    table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column(style="bold")
+    table.add_column()
+    for name, value in pairs.items():
+        table.add_row(name, f"{value:,}" if isinstance(value, int) else str(value))
+    return table
+
+
+def overview(evaluation: Evaluation) -> Table:
+    """Lay out the accuracies over all materials."""
+    table = Table(
+        title=f"Unseen materials, protocol “{evaluation.protocol}”, {evaluation.thickness:g} Å thick",
+        caption=(
+            f"trained on {evaluation.train_patterns:,} patterns of {evaluation.train_materials:,} materials, "
+            f"tested on {evaluation.test_patterns:,} of {evaluation.test_materials:,} others; ± is the standard "
+            f"error over materials.\n{evaluation.untrained_space_groups:.0%} of the test patterns are of space "
+            f"groups no training material has."
+        ),
+        title_justify="left",
+        caption_justify="left",
+    )
+    table.add_column("share right")
+    columns = _columns(evaluation)
+    for heading, _ in columns:
+        table.add_column(heading, justify="right")
+    rows = {
+        "crystal system": lambda scores: f"{scores.accuracy:.1%} ± {scores.accuracy_error:.1%}",
+        "crystal system, mean over systems": lambda scores: f"{scores.balanced_accuracy:.1%}",
+        "space group, true system given": lambda scores: f"{scores.space_group_accuracy_overall:.1%}",
+        "space group, system predicted": lambda scores: f"{scores.space_group_accuracy_system_predicted:.1%}",
+    }
+    for name, value in rows.items():
+        table.add_row(name, *(value(scores) for _, scores in columns))
+    return table
+
+
+def by_system(evaluation: Evaluation) -> Table:
+    """Lay out accuracy and median lattice error of each crystal system."""
+    table = Table(
+        title="By crystal system (space group and lattice: true system given; lattice: median error in Å, °)",
+        title_justify="left",
+    )
+    table.add_column("system")
+    columns = _columns(evaluation)
+    for heading, _ in columns:
+        table.add_column(f"system right,\n{heading}", justify="right")
+        table.add_column(f"space group,\n{heading}", justify="right")
+        table.add_column(f"lattice,\n{heading}")
+    for system in evaluation.systems:
+        cells = []
+        for _, scores in columns:
+            if system not in scores.recall:
+                cells += ["–", "–", "–"]
+                continue
+            errors = scores.lattice_error[system]
+            cells += [
+                f"{scores.recall[system]:.0%}",
+                f"{scores.space_group_accuracy[system]:.0%}",
+                "  ".join(f"{name} {errors[name]:.2f}" for name in independent_parameters(system)),
+            ]
+        table.add_row(system, *cells)
+    return table
+
+
+def predictions(names: Sequence[str], prediction: Prediction, *, title: str, heading: str = "pattern") -> Table:
+    """Lay out one answer a row."""
+    table = Table(title=title, title_justify="left")
+    table.add_column(heading)
+    table.add_column("crystal system")
+    table.add_column("confidence", justify="right")
+    table.add_column("space group", justify="right")
+    table.add_column("confidence", justify="right")
+    table.add_column("a, b, c (Å)")
+    table.add_column("α, β, γ (°)")
+    for row, name in enumerate(names):
+        table.add_row(
+            name,
+            str(prediction.crystal_system[row]),
+            f"{prediction.confidence[row]:.0%}",
+            str(prediction.space_group_number[row]),
+            f"{prediction.space_group_confidence[row]:.0%}",
+            *lattice_cells(prediction.lattice[row]),
+        )
+    return table
+
+
+def lattice_cells(lattice: np.ndarray) -> tuple[str, str]:
+    """Format six lattice parameters as lengths and angles."""
+    lengths = "  ".join(f"{value:.2f}" for value in lattice[:3])
+    angles = "  ".join(f"{value:.1f}".removesuffix(".0") for value in lattice[3:])
+    return lengths, angles
+
+
+def _columns(evaluation: Evaluation) -> list[tuple[str, Scores]]:
+    columns = [("1 pattern", evaluation.single)]
+    if evaluation.aggregate is not None:
+        columns.append((f"{evaluation.aggregate_size} patterns", evaluation.aggregate))
+    return columns
