@@ -58,7 +58,7 @@ def read_peak_table(path: str | Path) -> tuple[list[str], PeakBatch]:
         bad = np.flatnonzero(~np.isfinite(numbers))
         if bad.size:
             row = int(bad[0])
-            raise InvalidPeaks(f"{path}: row {row + 1}: {name} = {table[name].iloc[row]!r}: expected a finite number")
+            raise InvalidPeaks(f"{path}: row {row + 1}: {name} = {table[name].iloc[row]}: expected a finite number")
         values[name] = numbers
     index, names = pd.factorize(table["pattern"].astype(str))
     order = np.argsort(index, kind="stable")
@@ -102,10 +102,10 @@ def write_predictions(path: str | Path, names: Sequence[str], prediction: Predic
     import pandas as pd
 
     path = Path(path)
+    if path.suffix not in (".csv", ".parquet"):
+        raise GpuediffError(f"{path}: unknown kind of table: name it .csv or .parquet")
     table = pd.DataFrame.from_records(prediction_records(names, prediction))
     if path.suffix == ".csv":
         table.to_csv(path, index=False)
-    elif path.suffix == ".parquet":
-        table.to_parquet(path, index=False)
     else:
-        raise GpuediffError(f"{path}: unknown kind of table: name it .csv or .parquet")
+        table.to_parquet(path, index=False)

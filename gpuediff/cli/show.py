@@ -116,3 +116,20 @@ def _columns(evaluation: Evaluation) -> list[tuple[str, Scores]]:
     if evaluation.aggregate is not None:
         columns.append((f"{evaluation.aggregate_size} patterns", evaluation.aggregate))
     return columns
+
+
+def doctor(report: dict[str, Any]) -> list[Table]:
+    """Lay out hardware, packages and the path taken."""
+    machine = key_values(
+        "This machine",
+        {
+            "gpuediff": report["gpuediff"],
+            "Python": report["python"],
+            "platform": report["platform"],
+            "cores": report["cores"],
+            "memory": f"{report['memory_gib']:g} GiB",
+            "path taken": f"{report['device']} – {report['reason']}",
+        },
+    )
+    packages = key_values("Packages", {name: version or "–" for name, version in report["packages"].items()})
+    return [machine, packages]

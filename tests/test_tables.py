@@ -1,0 +1,83 @@
+"""Tables of peaks are read whole or refused with row and column."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpuediff.errors import GpuediffError, InvalidPeaks
+from gpuediff.tables import read_peak_table, write_predictions
+
+
+def table(**columns):
+    rows = {"pattern": ["a", "b", "a"], "qx": [0.0, 0.1, 0.2], "qy": [0.0, 0.0, 0.1], "intensity": [1, 2, 3]}
+    return pd.DataFrame(rows | columns)
+
+
+@pytest.mark.parametrize("name", ["peaks.csv", "peaks.csv.gz", "peaks.parquet"])
+def test_patterns_keep_their_names_and_peaks(tmp_path, name):
+    file = tmp_path / name
+    table().to_parquet(file) if name.endswith("parquet") else table().to_csv(file, index=False)
+    names, peaks = read_peak_table(file)
+    assert names == ["a", "b"]
+    np.testing.assert_array_equal(peaks.counts, [2, 1])
+    np.testing.assert_allclose(peaks.pattern(0), [[0, 0.2], [0, 0.1], [1, 3]], rtol=1e-6)
+
+
+def test_a_pattern_name_that_looks_like_a_number_stays_as_written(tmp_path):
+    file = tmp_path / "peaks.csv"
+    file.write_text("pattern,qx,qy,intensity\n007,0,0,1\n")
+    assert read_peak_table(file)[0] == ["007"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"qx": ["x", 0, 0]}, r"row 1: qx = x: expected a finite number"),
+        ({"qy": [0, np.inf, 0]}, r"row 2: qy = inf"),
+        ({"intensity": [1, 2, -3]}, r"pattern 0, peak 1: .* intensity = -3"),
+        ({"pattern": ["a", None, "a"]}, r"row 2: no pattern name"),
+    ],
+)
+def test_an_impossible_value_is_refused_with_its_place(tmp_path, change, message):
+    file = tmp_path / "peaks.csv"
+    table(**change).to_csv(file, index=False)
+    with pytest.raises(InvalidPeaks, match=message):
+        read_peak_table(file)
+
+
+def test_a_missing_column_is_named_beside_those_found(tmp_path):
+    file = tmp_path / "peaks.csv"
+    table().drop(columns="intensity").to_csv(file, index=False)
+    with pytest.raises(InvalidPeaks, match=r"no column intensity \(found: pattern, qx, qy\)"):
+        read_peak_table(file)
+
+
+@pytest.mark.parametrize("name", ["absent.csv", "absent.parquet", "empty.csv", "binary.csv", "binary.parquet"])
+def test_a_file_that_is_no_table_is_refused(tmp_path, name):
+    file = tmp_path / name
+    if name.startswith("empty"):
+        file.write_text("")
+    elif name.startswith("binary"):
+        file.write_bytes(bytes(range(256)) * 4)
+    with pytest.raises(InvalidPeaks, match=name):
+        read_peak_table(file)
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.floats(-2, 2, width=32), st.floats(0, 1, width=32)), max_size=40))
+def test_every_peak_is_kept(tmp_path_factory, rows):
+    file = tmp_path_factory.mktemp("fuzz") / "peaks.csv"
+    frame = pd.DataFrame(rows, columns=["pattern", "qx", "intensity"]).assign(qy=0.5)
+    frame.to_csv(file, index=False)
+    names, peaks = read_peak_table(file)
+    assert len(peaks.qx) == len(rows)
+    for name, (qx, _, intensity) in zip(names, peaks, strict=True):
+        own = frame[frame["pattern"] == name]
+        np.testing.assert_allclose(qx, own["qx"], rtol=1e-6)
+        np.testing.assert_allclose(intensity, own["intensity"], rtol=1e-6)
+
+
+def test_an_unknown_suffix_is_refused(tmp_path):
+    with pytest.raises(GpuediffError, match=r"name it \.csv or \.parquet"):
+        write_predictions(tmp_path / "answers.xls", [], None)
