@@ -1,0 +1,1 @@
+"""4D-STEM scans: reading, mapping, particles, pictures, export."""
