@@ -1,0 +1,1 @@
+"""Dynamical electron diffraction: scattering factors, structure potential, orientations, beams, Bloch propagation."""

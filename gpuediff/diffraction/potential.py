@@ -1,0 +1,168 @@
+"""Fourier coefficients U_g of the potential that a fast electron sees in a crystal.
+
+U_g = (1/V) Σ_j o_j f_j(|g|) exp(2πi g·r_j) in Å⁻², with the factors of `scattering_factors`. The crystal comes with
+one table for all differences of two beams, so that a dynamical matrix is a matter of looking up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gpuediff.diffraction.scattering_factors import scattering_factor
+from gpuediff.settings import Simulation
+
+if TYPE_CHECKING:
+    from gpuediff.crystals.crystal import Crystal
+
+ROUNDING = 1e-9  # relative: a lattice point on the sphere |g| = limit counts as inside
+ATOMS_AT_ONCE = 64  # bounds the memory of the phase factors
+
+# The ten lattice vectors of which py4DSTEM takes the shortest to bound its Miller indices.
+_PY4DSTEM_TRIALS = np.array(
+    [
+        [1, 0, 0],
+        [0, 1, 0],
+        [0, 0, 1],
+        [1, 1, 0],
+        [1, 0, 1],
+        [0, 1, 1],
+        [1, 1, 1],
+        [1, -1, 1],
+        [1, 1, -1],
+        [1, -1, -1],
+    ]
+)
+
+
+@dataclass(frozen=True)
+class StructurePotential:
+    """U_g of one crystal, tabulated for every difference of two beams.
+
+    Parameters
+    ----------
+    reciprocal : array, shape (3, 3), float64
+        Rows a*, b*, c* in Å⁻¹ (no 2π), in the crystal's Cartesian frame.
+    extent : array, shape (3,), int64
+        The table covers h = -extent[0] .. extent[0], and k and l likewise.
+    table : array, shape (2 extent[0] + 1, 2 extent[1] + 1, 2 extent[2] + 1), complex128
+        U_hkl in Å⁻² at [h + extent[0], k + extent[1], l + extent[2]]; zero where |g| > 2 g_max.
+    beam_extent : array, shape (3,), int64
+        The largest |h|, |k|, |l| that a beam with |g| <= g_max may have.
+    """
+
+    reciprocal: np.ndarray
+    extent: np.ndarray
+    table: np.ndarray
+    beam_extent: np.ndarray
+
+
+def structure_potential(crystal: Crystal, settings: Simulation) -> StructurePotential:
+    """Tabulate U_g for |g| <= 2 g_max.
+
+    With `settings.scattering = "py4dstem"` the Miller indices are bounded as in py4DSTEM 0.14.18: too tightly in
+    oblique cells, so that beams are missing, and couplings between beams are taken for zero.
+
+    Parameters
+    ----------
+    crystal : Crystal
+        Any cell, primitive or not; mixed sites as one atom for each element, with its occupancy.
+    settings : Simulation
+        Beam energy, g_max, thermal displacement, form factors and scattering mode.
+
+    Returns
+    -------
+    StructurePotential
+
+    Raises
+    ------
+    InvalidStructure
+        If an element has no parameters in the chosen form factors.
+    """
+    lattice = np.asarray(crystal.lattice, dtype=np.float64)
+    reciprocal = np.linalg.inv(lattice).T
+    limit = 2 * settings.g_max
+    extent = _largest_indices(lattice, limit)
+    beam_extent = _largest_indices(lattice, settings.g_max)
+    indices = [np.arange(-n, n + 1) for n in extent]
+    # U_-g follows from U_g: only h >= 0 is computed.
+    indices[0] = np.arange(extent[0] + 1)
+
+    inside = _squared_length(indices, reciprocal) <= (limit * (1 + ROUNDING)) ** 2
+    if settings.scattering == "py4dstem":
+        # Its beams are bounded by rows of the reciprocal basis, its U_g by columns.
+        beam_extent = np.minimum(beam_extent, _py4dstem_largest_index(reciprocal, settings.g_max))
+        bound = _py4dstem_largest_index(reciprocal.T, limit)
+        for axis in range(3):
+            within = np.abs(indices[axis]) <= bound
+            inside &= within.reshape([-1 if other == axis else 1 for other in range(3)])
+
+    table = _half_table(crystal, indices, inside, reciprocal, settings)
+    return StructurePotential(reciprocal, extent, table, beam_extent)
+
+
+def _half_table(
+    crystal: Crystal, indices: list[np.ndarray], inside: np.ndarray, reciprocal: np.ndarray, settings: Simulation
+) -> np.ndarray:
+    """Sum over the elements for h >= 0, and complete the table by U_-g = Σ f conj(S)."""
+    length = np.sqrt(_squared_length(indices, reciprocal)[inside])
+    # Symmetry makes many lengths equal up to rounding; the factor is computed once for each.
+    _, first, inverse = np.unique(np.round(length, 11), return_index=True, return_inverse=True)
+    volume = abs(np.linalg.det(crystal.lattice))
+
+    forward = np.zeros(length.shape, dtype=np.complex128)
+    backward = np.zeros(length.shape, dtype=np.complex128)
+    for atomic_number in np.unique(crystal.atomic_numbers):
+        atoms = crystal.atomic_numbers == atomic_number
+        sums = _geometric_structure_factor(crystal.positions[atoms], crystal.occupancies[atoms], indices)[inside]
+        factor = scattering_factor(int(atomic_number), length[first], settings=settings)[inverse] / volume
+        forward += factor * sums
+        backward += factor * sums.conj()
+
+    shape = tuple(len(values) for values in indices)
+    table = np.zeros((2 * shape[0] - 1, *shape[1:]), dtype=np.complex128)
+    table[shape[0] - 1 :][inside] = forward
+    half = np.zeros(shape, dtype=np.complex128)
+    half[inside] = backward
+    table[: shape[0] - 1] = half[:0:-1, ::-1, ::-1]
+    return table
+
+
+def _geometric_structure_factor(
+    positions: np.ndarray, occupancies: np.ndarray, indices: list[np.ndarray]
+) -> np.ndarray:
+    """Σ_j o_j exp(2πi (h x_j + k y_j + l z_j)) on the grid of all h, k, l; the phases separate by axis."""
+    shape = tuple(len(values) for values in indices)
+    sums = np.zeros((shape[0] * shape[1], shape[2]), dtype=np.complex128)
+    for start in range(0, len(positions), ATOMS_AT_ONCE):
+        chunk = slice(start, start + ATOMS_AT_ONCE)
+        along = [np.exp(2j * np.pi * np.outer(indices[axis], positions[chunk, axis])) for axis in range(3)]
+        along[0] *= occupancies[chunk]
+        plane = along[0][:, None, :] * along[1][None, :, :]
+        sums += plane.reshape(shape[0] * shape[1], -1) @ along[2].T
+    return sums.reshape(shape)
+
+
+def _squared_length(indices: list[np.ndarray], reciprocal: np.ndarray) -> np.ndarray:
+    """|g|² in Å⁻² on the grid of all h, k, l."""
+    metric = reciprocal @ reciprocal.T
+    h, k, l = np.ix_(*(values.astype(np.float64) for values in indices))
+    return (
+        metric[0, 0] * h * h
+        + metric[1, 1] * k * k
+        + metric[2, 2] * l * l
+        + 2 * (metric[0, 1] * h * k + metric[0, 2] * h * l + metric[1, 2] * k * l)
+    )
+
+
+def _largest_indices(lattice: np.ndarray, limit: float) -> np.ndarray:
+    """Largest |h|, |k|, |l| with |g| <= limit: h = g·a, so |h| <= |g| |a| in any metric."""
+    lengths = np.linalg.norm(lattice, axis=1)
+    return np.floor(lengths * limit * (1 + ROUNDING)).astype(np.int64)
+
+
+def _py4dstem_largest_index(basis: np.ndarray, limit: float) -> int:
+    """Bound on every index from the shortest of ten combinations of the rows of `basis`."""
+    return int(np.ceil(limit / np.linalg.norm(_PY4DSTEM_TRIALS @ basis, axis=1).min()))
