@@ -83,29 +83,27 @@ def _core_loss(atomic_number: int, x: np.ndarray, beam_energy: float, k0: float)
 def _thermal_diffuse(amplitudes: np.ndarray, widths: np.ndarray, x: np.ndarray, displacement: float) -> np.ndarray:
     amplitudes = amplitudes * (4 * math.pi) ** 2
     widths = widths / (4 * math.pi) ** 2
-    damping = displacement**2 / 2
-    bragg = np.exp(-damping * x)
+    start = displacement**2 / 2
+    at_rest = _pair_sum(amplitudes, widths, x, 0.0)
+    return np.exp(-start * x) * at_rest - _pair_sum(amplitudes, widths, x, start)
+
+
+def _pair_sum(amplitudes: np.ndarray, widths: np.ndarray, x: np.ndarray, start: float) -> np.ndarray:
+    """Sum the integral over the rectangles of all pairs of terms."""
+    edges = [start, *(start + widths)]
+    away = np.maximum(x, 1e-30)  # near g = 0 the series is taken
+    used = [(i, j) for i in range(5) for j in range(i, 5) if edges[i] + edges[j] > 0]
+    corners = {(i, j): _corner(away, edges[i], edges[j]) for i, j in used}
     total = np.zeros_like(x)
-    for i in range(4):
-        for j in range(i + 1):
-            pairs = 1 if i == j else 2
-            at_rest = _rectangle(x, 0.0, widths[i], widths[j])
-            vibrating = _rectangle(x, damping, widths[i], widths[j])
-            total += pairs * amplitudes[i] * amplitudes[j] * (bragg * at_rest - vibrating)
+    for i in range(1, 5):
+        for j in range(i, 5):
+            rectangle = corners[i, j] - corners[0, i] - corners[0, j] + corners.get((0, 0), 0.0)
+            rectangle *= math.pi / away
+            width, height = widths[i - 1], widths[j - 1]
+            near = x * max(width, height, 2 * start) <= SERIES_TO
+            rectangle[near] = _rectangle_series(x[near], start, width, height)
+            total += (1 if i == j else 2) * amplitudes[i - 1] * amplitudes[j - 1] * rectangle
     return total
-
-
-def _rectangle(x: np.ndarray, start: float, width: float, height: float) -> np.ndarray:
-    near = x * max(width, height, 2 * start) <= SERIES_TO
-    result = np.empty_like(x)
-    result[near] = _rectangle_series(x[near], start, width, height)
-    x = x[~near]
-    t, u = start + width, start + height
-    edges = _corner(x, t, u) - _corner(x, start, u) - _corner(x, t, start)
-    if start > 0:
-        edges += _corner(x, start, start)
-    result[~near] = math.pi / x * edges
-    return result
 
 
 def _rectangle_series(x: np.ndarray, start: float, width: float, height: float) -> np.ndarray:
@@ -129,9 +127,10 @@ def _corner(x: np.ndarray, t: float, u: float) -> np.ndarray:
 def _scaled_expi(z: np.ndarray) -> np.ndarray:
     """exp(-z) Ei(z), beyond 20 as py4DSTEM reads it from the table."""
     far = z > TABLE_FROM
-    near = np.where(far, 1.0, z)
-    inverse = np.where(far, 1 / np.maximum(z, 1.0), 0.0)
+    result = np.empty_like(z)
+    result[~far] = np.exp(-z[~far]) * expi(z[~far])
+    inverse = 1 / z[far]
     below = np.floor(inverse / TABLE_STEP).astype(np.int64)
     rise = SCALED_EXPI[below + 1] - SCALED_EXPI[below]
-    tabulated = SCALED_EXPI[below] + rise / TABLE_STEP * (inverse - TABLE_STEP_MISREAD * below)
-    return np.where(far, tabulated * inverse, np.exp(-near) * expi(near))
+    result[far] = inverse * (SCALED_EXPI[below] + rise / TABLE_STEP * (inverse - TABLE_STEP_MISREAD * below))
+    return result
