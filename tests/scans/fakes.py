@@ -1,26 +1,12 @@
 """A hierarchy that reads its answer out of the pattern, so that a test decides what every pixel says."""
 
-from dataclasses import dataclass
-
 import numpy as np
 
+from gpuediff.hierarchy.prediction import Prediction
 from gpuediff.peaks import PeakBatch
 from gpuediff.scans.readers import Scan
 
 SYSTEMS = ("monoclinic", "hexagonal", "cubic")
-
-
-@dataclass(frozen=True)
-class FakePrediction:
-    systems: tuple
-    system_votes: np.ndarray
-    system_index: np.ndarray
-    confidence: np.ndarray
-    difference_confidence: np.ndarray
-    space_group_number: np.ndarray
-    space_group_confidence: np.ndarray
-    space_group_difference_confidence: np.ndarray
-    lattice: np.ndarray
 
 
 class FakeBlock:
@@ -67,9 +53,7 @@ class FakeHierarchy:
             model = np.array([SYSTEMS.index(name) for name in names], dtype=int)
         half = np.full(len(index), 0.5, np.float32)
         lattice = (10.0 * (model[:, None] + 1) + np.arange(6)).astype(np.float32)
-        return FakePrediction(
-            SYSTEMS, votes, index, votes[n, index], np.float32(lead), 100 + model, half, half, lattice
-        )
+        return Prediction(SYSTEMS, votes, index, votes[n, index], np.float32(lead), 100 + model, half, half, lattice)
 
 
 def pattern(system: int, lead: float, *, brightness: float = 1.0, peaks: int = 6):

@@ -2,7 +2,14 @@ import numpy as np
 import pytest
 
 from gpuediff.errors import InvalidScan
+from gpuediff.features.blocks import RadialBasisBlock
+from gpuediff.features.preparation import scale_intensity
+from gpuediff.features.radial_basis import RadialBasis
+from gpuediff.hierarchy.hierarchy import Hierarchy
+from gpuediff.peaks import PeakBatch
 from gpuediff.scans.maps import Status, classify, filter_systems, map_scan
+from gpuediff.scans.particles import find_particles
+from gpuediff.settings import Forest, Training
 from tests.scans.fakes import SYSTEMS, FakeHierarchy, pattern, scan_of, uniform_scan
 
 HEXAGONAL, CUBIC = 1, 2
@@ -178,3 +185,38 @@ def test_the_maps_know_where_they_come_from():
     assert maps.calibration == {"pixel_size": "0.02 Å⁻¹"}
     assert maps.options["peaks_min"] == 3
     assert maps.systems == SYSTEMS
+
+
+def test_a_trained_hierarchy_maps_square_and_hexagonal_nets_where_they_are():
+    """From peaks to map with the real features and forests."""
+    block = RadialBasisBlock(RadialBasis(21, 0.05, 7), direct_beam="centre")
+    small = Forest(trees=10, depth=8)
+    hierarchy = Hierarchy(block, Training(crystal_system=small, space_group=small, lattice=small))
+    rng = np.random.default_rng(0)
+
+    def net(fold, a):
+        turn, radius = rng.uniform(0, 2 * np.pi), 1 / a
+        angle = turn + np.arange(fold) * 2 * np.pi / fold
+        qx, qy = radius * np.cos(angle), radius * np.sin(angle)
+        return np.r_[0, qx, 1.9 * qx], np.r_[0, qy, 1.9 * qy], np.r_[10, np.full(fold, 1.0), np.full(fold, 0.3)]
+
+    def learn(fold, number, a):
+        cell = [a, a, a, 90, 90, 120 if fold == 6 else 90]
+        return net(fold, a), number, cell
+
+    known = [learn(4, 225, a) for a in rng.uniform(3.8, 4.2, 60)] + [
+        learn(6, 194, a) for a in rng.uniform(2.8, 3.2, 60)
+    ]
+    patterns, numbers, cells = zip(*known, strict=True)
+    features = block.compute(scale_intensity(PeakBatch.from_lists(patterns), 0.3))
+    hierarchy.fit(features, np.array(numbers), np.array(cells))
+
+    left = np.arange(12) % 4 < 2
+    scan = scan_of([net(4, 4.0) if square else net(6, 3.0) for square in left], (3, 4))
+    maps = map_scan(scan, hierarchy, filter_size=1)
+    np.testing.assert_array_equal(maps.crystal_system, np.where(left, "cubic", "hexagonal").reshape(3, 4))
+    np.testing.assert_array_equal(maps.space_group_number, np.where(left, 225, 194).reshape(3, 4))
+    np.testing.assert_allclose(maps.lattice[..., 0], np.where(left, 4.0, 3.0).reshape(3, 4), atol=0.25)
+    particles = find_particles(scan, maps, hierarchy)
+    assert sorted(particles.by_aggregation.crystal_system) == ["cubic", "hexagonal"]
+    np.testing.assert_array_equal(particles.by_aggregation.crystal_system, particles.crystal_system)
