@@ -28,6 +28,10 @@ class InvalidLibrary(GpuediffError):
     """A pattern library that is damaged, of another schema, or made by another configuration."""
 
 
+class InvalidFeatures(GpuediffError, ValueError):
+    """A feature matrix, or the labels, groups or crystal systems given with it, that a model cannot take."""
+
+
 class InvalidBundle(GpuediffError):
     """A model bundle that is damaged, incomplete or of another schema."""
 
