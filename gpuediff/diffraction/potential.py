@@ -90,7 +90,8 @@ def structure_potential(crystal: Crystal, settings: Simulation) -> StructurePote
     # U_-g follows from U_g: only h >= 0 is computed.
     indices[0] = np.arange(extent[0] + 1)
 
-    inside = _squared_length(indices, reciprocal) <= (limit * (1 + ROUNDING)) ** 2
+    squared_length = _squared_length(indices, reciprocal)
+    inside = squared_length <= (limit * (1 + ROUNDING)) ** 2
     if settings.scattering == "py4dstem":
         # Its beams are bounded by rows of the reciprocal basis, its U_g by columns.
         beam_extent = np.minimum(beam_extent, _py4dstem_largest_index(reciprocal, settings.g_max))
@@ -99,15 +100,14 @@ def structure_potential(crystal: Crystal, settings: Simulation) -> StructurePote
             within = np.abs(indices[axis]) <= bound
             inside &= within.reshape([-1 if other == axis else 1 for other in range(3)])
 
-    table = _half_table(crystal, indices, inside, reciprocal, settings)
+    table = _half_table(crystal, indices, inside, np.sqrt(squared_length[inside]), settings)
     return StructurePotential(reciprocal, extent, table, beam_extent)
 
 
 def _half_table(
-    crystal: Crystal, indices: list[np.ndarray], inside: np.ndarray, reciprocal: np.ndarray, settings: Simulation
+    crystal: Crystal, indices: list[np.ndarray], inside: np.ndarray, length: np.ndarray, settings: Simulation
 ) -> np.ndarray:
-    """Sum over the elements for h >= 0, and complete the table by U_-g = Σ f conj(S)."""
-    length = np.sqrt(_squared_length(indices, reciprocal)[inside])
+    """Sum over the elements for h >= 0, and complete the table by S_-g = conj(S_g); f depends on |g| alone."""
     # Symmetry makes many lengths equal up to rounding; the factor is computed once for each.
     _, first, inverse = np.unique(np.round(length, 11), return_index=True, return_inverse=True)
     volume = abs(np.linalg.det(crystal.lattice))

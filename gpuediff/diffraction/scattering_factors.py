@@ -46,12 +46,19 @@ def scattering_factor(atomic_number: int, g: np.ndarray, *, settings: Simulation
         If the family has no parameters for the element; names the element and the way out.
     """
     _check_element(atomic_number, settings.form_factors)
-    g = np.asarray(g, dtype=np.float64)
-    if settings.scattering == "py4dstem":
-        if settings.form_factors == "lobato":
-            return py4dstem_factors.lobato_factor(atomic_number, g, settings.beam_energy, settings.displacement)
-        return py4dstem_factors.weickenmeier_kohl_factor(atomic_number, g, settings.beam_energy, settings.displacement)
+    lengths = np.ravel(np.asarray(g, dtype=np.float64))
+    if settings.scattering == "default":
+        factor = _factor(atomic_number, lengths, settings)
+    elif settings.form_factors == "lobato":
+        factor = py4dstem_factors.lobato_factor(atomic_number, lengths, settings.beam_energy, settings.displacement)
+    else:
+        factor = py4dstem_factors.weickenmeier_kohl_factor(
+            atomic_number, lengths, settings.beam_energy, settings.displacement
+        )
+    return factor.reshape(np.shape(g))
 
+
+def _factor(atomic_number: int, g: np.ndarray, settings: Simulation) -> np.ndarray:
     gamma = lorentz_factor(settings.beam_energy)
     damping = np.exp(-2 * np.square(math.pi * settings.displacement * g))
     elastic = FAMILIES[settings.form_factors].elastic(atomic_number, g) * damping

@@ -87,6 +87,8 @@ def core_loss(atomic_number: int, g: np.ndarray, beam_energy: float) -> np.ndarr
 def yukawa_overlap(omega: np.ndarray, kappa: float, *, third_constant_to: float = 0.0) -> np.ndarray:
     """Rose's integral over the directions of an electron that excites a Yukawa atom.
 
+    1/(4π) ∫ d²θ [F(ω) - F(θ') F(θ'')] / (θ'² θ''²) with θ'² = θ² + κ², θ''² = |θ - ω|² + κ², F(θ) = 1/(1 + θ²).
+
     Parameters
     ----------
     omega : array, float64
