@@ -1,0 +1,164 @@
+"""Shards: pieces of a library that are small enough for memory, each made and kept on its own.
+
+How crystals are divided into shards depends on the crystals and the settings alone, never on the machine.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import h5py
+import numpy as np
+
+from gpuediff.library.journal import ShardRecord
+from gpuediff.library.schema import (
+    CHUNK_PEAKS,
+    INTENSITY,
+    PATTERNS,
+    POSITIONS,
+    Axis,
+    create_column,
+    create_file,
+    padded,
+    write_column,
+)
+from gpuediff.peaks import offsets_of
+from gpuediff.progress import Track
+from gpuediff.settings import Simulation
+
+if TYPE_CHECKING:
+    from gpuediff.crystals.crystal import Crystal
+    from gpuediff.diffraction.simulate import SimulatedPatterns
+
+SHARD_BYTES = 128 * 2**20  # of expected peaks, uncompressed: what a build holds in memory
+SHARD_CRYSTALS = 256  # at most: how much work a killed build loses
+
+
+def plan_shards(crystals: Sequence[Crystal], settings: Simulation) -> list[range]:
+    """Divide crystals into shards.
+
+    Returns
+    -------
+    list of range
+        Indices of the crystals of every shard, in order; a shard has at least one crystal.
+    """
+    bytes_per_peak = 4 * (len(POSITIONS) + len(settings.thicknesses))
+    plan: list[range] = []
+    start, size = 0, 0.0
+    for index, crystal in enumerate(crystals):
+        expected = bytes_per_peak * expected_peaks(crystal, settings) * settings.orientations.count
+        if index > start and (size + expected > SHARD_BYTES or index - start == SHARD_CRYSTALS):
+            plan.append(range(start, index))
+            start, size = index, 0.0
+        size += expected
+    if crystals:
+        plan.append(range(start, len(crystals)))
+    return plan
+
+
+def expected_peaks(crystal: Crystal, settings: Simulation) -> float:
+    """Estimate the peaks of a pattern: reciprocal lattice points within g_max and the excitation error.
+
+    They lie in a shell around the Ewald sphere, of volume π g_max² · 2 s_max, at a density of one to 1/V.
+    """
+    return math.pi * settings.g_max**2 * 2 * settings.excitation_error_max * crystal.volume
+
+
+def write_shard(path: Path, patterns: Sequence[tuple[int, SimulatedPatterns]], thicknesses: int) -> tuple[int, int]:
+    """Write the patterns of some crystals.
+
+    Parameters
+    ----------
+    path : Path
+    patterns : sequence of (index of the crystal, its patterns)
+    thicknesses : int
+        How many thicknesses the patterns have; needed where there are no patterns.
+
+    Returns
+    -------
+    patterns, peaks : int
+        How many were written; peaks with the places that fill up the last chunk.
+    """
+    counts = _joined([np.diff(simulated.offsets) for _, simulated in patterns], np.int64, (0,))
+    orientation = _joined([simulated.orientation for _, simulated in patterns], np.float64, (0, 3, 3))
+    values = {
+        "material": np.repeat(
+            np.array([index for index, _ in patterns], dtype=np.int64),
+            [len(simulated.orientation) for _, simulated in patterns],
+        ),
+        "orientation": orientation,
+        "zone_axis": orientation[:, 2],  # e_z of the rows e_x, e_y, e_z
+        "first_peak": offsets_of(counts)[:-1],
+        "peak_count": counts,
+    }
+    sizes: dict[Axis, int] = {"thickness": thicknesses, "peak": padded(int(counts.sum()))}
+    with create_file(path) as file:
+        for column in PATTERNS:
+            write_column(file, column, values[column.field])
+        for column in POSITIONS:
+            pieces = [getattr(simulated, column.field) for _, simulated in patterns]
+            write_column(file, column, _joined(pieces, np.float32, (0,), length=sizes["peak"]))
+        intensity = create_column(file, INTENSITY, sizes)
+        for row in range(thicknesses):
+            pieces = [simulated.intensity[row] for _, simulated in patterns]
+            if intensity.size:
+                intensity[row] = _joined(pieces, np.float32, (0,), length=sizes["peak"])
+    return len(counts), sizes["peak"]
+
+
+def merge_shards(
+    shards: Sequence[tuple[Path, ShardRecord]], file: h5py.File, kept: np.ndarray, thicknesses: int, *, track: Track
+) -> None:
+    """Join shards in a new file, a chunk at a time and without decompressing the peaks.
+
+    Parameters
+    ----------
+    shards : sequence of (path, record)
+    file : h5py.File
+        Open for writing; gets the columns of patterns and peaks.
+    kept : array, shape (crystals,), bool
+        Which crystals were simulated: they are the materials of the library, in this order.
+    thicknesses : int
+    track : Track
+    """
+    sizes: dict[Axis, int] = {
+        "thickness": thicknesses,
+        "pattern": sum(record.patterns for _, record in shards),
+        "peak": sum(record.peaks for _, record in shards),
+    }
+    columns = {column.name: create_column(file, column, sizes) for column in (*PATTERNS, *POSITIONS, INTENSITY)}
+    material_of_crystal = np.cumsum(kept) - 1
+    pattern, place = 0, 0
+    for path, record in track(shards, "joining shards"):
+        with h5py.File(path, "r") as shard:
+            rows = slice(pattern, pattern + record.patterns)
+            for column in PATTERNS:
+                values = shard[column.name][...]
+                if column.field == "material":
+                    values = material_of_crystal[values]
+                elif column.field == "first_peak":
+                    values = values + place
+                if record.patterns:
+                    columns[column.name][rows] = values
+            for column in (*POSITIONS, INTENSITY):
+                _append_chunks(shard[column.name], columns[column.name], place)
+        pattern, place = rows.stop, place + record.peaks
+
+
+def _append_chunks(source: h5py.Dataset, target: h5py.Dataset, place: int) -> None:
+    """Move compressed chunks along the last axis; sources are padded to whole chunks for this."""
+    for row in np.ndindex(source.shape[:-1]):
+        for start in range(0, source.shape[-1], CHUNK_PEAKS):
+            mask, chunk = source.id.read_direct_chunk((*row, start))
+            target.id.write_direct_chunk((*row, place + start), chunk, mask)
+
+
+def _joined(pieces: Sequence[np.ndarray], dtype: type, empty: tuple[int, ...], length: int | None = None) -> np.ndarray:
+    """Concatenate, also nothing at all, and fill up with zeros to `length`."""
+    joined: np.ndarray = np.concatenate([np.empty(empty, dtype), *pieces]).astype(dtype, copy=False)
+    if length is None or length == len(joined):
+        return joined
+    return np.concatenate([joined, np.zeros(length - len(joined), dtype)])
