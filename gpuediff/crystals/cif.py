@@ -26,6 +26,7 @@ _SYSTEM_KEYS = ("_symmetry_cell_setting", "_space_group_crystal_system")  # let 
 _SPACE_GROUP = re.compile(
     r"_(symmetry_)?(space_group_name_h[-_]m|space_group_it_number|int_tables_number)", re.IGNORECASE
 )
+_OPERATIONS = re.compile(r"_(symmetry_equiv_pos_as|space_group_symop_operation)_xyz", re.IGNORECASE)
 _NO_SYMMETRY = ("P1", "1", "?", ".", "")
 
 
@@ -64,9 +65,7 @@ def read_cif(text: str) -> Structure:
 
     contents = structure_blocks(text)
     if len(contents) != 1:
-        found = (
-            f"{len(contents)} data blocks with atoms where one is expected" if contents else "no data block with atoms"
-        )
+        found = f"{len(contents)} data blocks with atoms, where one is expected" if contents else "no block with atoms"
         raise InvalidStructure(f"the CIF holds {found}")
     # Damaged text makes pymatgen's parser fail in any way at all; and it warns of every repair it makes, while what
     # stays wrong is found below.
@@ -86,7 +85,7 @@ def read_cif(text: str) -> Structure:
             reason = str(error).removeprefix("No structure parsed for section 1 in CIF.").strip()
             raise InvalidStructure(f"the CIF cannot be read: {reason or type(error).__name__}") from error
     if len(parser.symmetry_operations) == 1:
-        _check_no_symmetry(block)
+        _check_identity_alone(block)
     return structure
 
 
@@ -101,8 +100,11 @@ def _check_block(block: dict[str, Any]) -> None:
             raise InvalidStructure(f"atom site {site} of the CIF: {symbol!r} names no element")
 
 
-def _check_no_symmetry(block: dict[str, Any]) -> None:
-    """Refuse a CIF that names a space group which the parser could not make operations of."""
+def _check_identity_alone(block: dict[str, Any]) -> None:
+    """Refuse a CIF that names a space group whose operations the parser neither found nor could make."""
+    listed: str | list[str] = next((value for key, value in block.items() if _OPERATIONS.match(key)), [])
+    if isinstance(listed, str) or len(listed) == 1:
+        return  # the identity is what the file says
     for key, value in block.items():
         if _SPACE_GROUP.match(key) and re.sub(r"[\s_]", "", str(value)) not in _NO_SYMMETRY:
-            raise InvalidStructure(f"the CIF gives no symmetry operations, and {key} {value!r} is not understood")
+            raise InvalidStructure(f"the CIF has no readable symmetry operations, and {key} {value!r} is unknown")
