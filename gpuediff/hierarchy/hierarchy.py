@@ -1,0 +1,254 @@
+"""The paper's models: crystal system first, then space group and lattice by forests of that system alone.
+
+(Gleason et al., Phys. Rev. Materials 8, 093802.) A lattice model is one regression forest for each parameter that
+the crystal system leaves free.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gpuediff.crystals.symmetry import LATTICE_PARAMETERS, complete_lattice, independent_parameters
+from gpuediff.errors import GpuediffError, InvalidFeatures
+from gpuediff.forests import sklearn_forest
+from gpuediff.forests.treelite_forest import check_shape
+from gpuediff.hierarchy.aggregation import decide, difference_aggregation, median_aggregation
+from gpuediff.hierarchy.labels import (
+    CRYSTAL_SYSTEM,
+    check_labels,
+    crystal_systems_of,
+    lattice_model,
+    model_names,
+    model_seed,
+    space_group_model,
+    systems_among,
+)
+from gpuediff.hierarchy.prediction import Prediction
+from gpuediff.progress import Track, silent
+from gpuediff.settings import Training
+
+if TYPE_CHECKING:
+    from gpuediff.features.blocks import FeatureBlock
+    from gpuediff.forests.forest import Forest
+
+# Patterns whose trees' numbers are held at a time while their median is taken.
+PATTERNS_AT_A_TIME = 2**16
+
+
+class Hierarchy:
+    """Forests that name crystal system, space group and lattice.
+
+    Parameters
+    ----------
+    block : feature block
+        What the features are; `block.width` of them make a pattern.
+    settings : gpuediff.settings.Training
+        Size of the forests, and the seed from which each takes its own.
+
+    Attributes
+    ----------
+    forests_ : dict of str to Forest
+        By the names of `gpuediff.hierarchy.labels`.
+    """
+
+    def __init__(self, block: FeatureBlock, settings: Training) -> None:
+        self.block = block
+        self.settings = settings
+        self.forests_: dict[str, Forest] = {}
+
+    @property
+    def systems(self) -> tuple[str, ...]:
+        """The crystal systems it knows, in the order of `Prediction.system_votes`."""
+        return tuple(_classes(self._forest(CRYSTAL_SYSTEM)).tolist())
+
+    def fit(
+        self, features: np.ndarray, space_group_number: np.ndarray, lattice: np.ndarray, *, track: Track = silent
+    ) -> Hierarchy:
+        """Train all forests; the crystal systems are those of the labels.
+
+        Parameters
+        ----------
+        features : array, shape (n, block.width), float32
+        space_group_number : array, shape (n,), integers
+            1 .. 230.
+        lattice : array, shape (n, 6)
+            a, b, c (Å), alpha, beta, gamma (degrees) of the conventional cell.
+        track : Track
+            Follows the forests.
+
+        Raises
+        ------
+        InvalidFeatures
+            If shapes do not fit, or a value is impossible; names the first such pattern.
+        """
+        check_shape(features, self.block.width)
+        numbers, lattice = check_labels(len(features), space_group_number, lattice)
+        system = crystal_systems_of(numbers)
+        systems = systems_among(system)
+        if not systems:
+            raise InvalidFeatures("no patterns: there is nothing to train on")
+        training = self._train(np.asarray(features), system, systems, numbers, lattice)
+        self.forests_ = dict(track(training, "forests", total=len(model_names(systems))))
+        return self
+
+    def predict(self, features: np.ndarray, *, crystal_system: str | Sequence[str] | None = None) -> Prediction:
+        """Predict every pattern by itself.
+
+        A label is what most trees say (of equal ones, the earlier in the list of classes), a lattice parameter the
+        median over the trees.
+
+        Parameters
+        ----------
+        features : array, shape (n, block.width), float32
+        crystal_system : str, or n of them, optional
+            Take space group and lattice from the models of this system, instead of the predicted one. The predicted
+            system and its confidences stay what they are.
+
+        Raises
+        ------
+        InvalidFeatures
+            If the features have a wrong shape or a value that is not finite, or a system is not among `systems`.
+        """
+        return self._answer(features, None, len(features), crystal_system)
+
+    def aggregate(
+        self, features: np.ndarray, groups: np.ndarray, *, crystal_system: str | Sequence[str] | None = None
+    ) -> Prediction:
+        """Predict groups of patterns, each of one material.
+
+        Labels by `gpuediff.hierarchy.aggregation.difference_aggregation`, the space group over all patterns of the
+        group with the model of the group's system; a lattice parameter is the median of the patterns' own.
+
+        Parameters
+        ----------
+        features : array, shape (n, block.width), float32
+        groups : array, shape (n,), integers
+            Any numbers; the answer has one row for each distinct one, in rising order.
+        crystal_system : str, or one for each distinct group, optional
+            As for `predict`.
+
+        Raises
+        ------
+        InvalidFeatures
+            As for `predict`; or if the groups are not n integers.
+        """
+        groups = np.asarray(groups)
+        if groups.shape != (len(features),) or not np.issubdtype(groups.dtype, np.integer):
+            raise InvalidFeatures(
+                f"groups of shape {groups.shape}, {groups.dtype}: expected ({len(features)},), integers"
+            )
+        distinct, group = np.unique(groups, return_inverse=True)
+        return self._answer(features, group, len(distinct), crystal_system)
+
+    def _train(
+        self,
+        features: np.ndarray,
+        system_of_pattern: np.ndarray,
+        systems: tuple[str, ...],
+        numbers: np.ndarray,
+        lattice: np.ndarray,
+    ) -> Iterator[tuple[str, Forest]]:
+        """Train the models in the order of `model_names`, and yield each with its name."""
+        settings = self.settings
+
+        def seed(name: str) -> int:
+            return model_seed(settings.seed, name)
+
+        yield (
+            CRYSTAL_SYSTEM,
+            sklearn_forest.fit_classifier(
+                features, system_of_pattern, settings.crystal_system, seed=seed(CRYSTAL_SYSTEM), classes=systems
+            ),
+        )
+        for system in systems:
+            rows = np.flatnonzero(system_of_pattern == system)
+            part = features[rows]
+            name = space_group_model(system)
+            yield name, sklearn_forest.fit_classifier(part, numbers[rows], settings.space_group, seed=seed(name))
+            for parameter in independent_parameters(system):
+                name = lattice_model(system, parameter)
+                target = lattice[rows, LATTICE_PARAMETERS.index(parameter)]
+                yield name, sklearn_forest.fit_regressor(part, target, settings.lattice, seed=seed(name))
+
+    def _answer(
+        self, features: np.ndarray, group: np.ndarray | None, count: int, given: str | Sequence[str] | None
+    ) -> Prediction:
+        """Answer for `count` groups of patterns; without groups, every pattern stands for itself."""
+        check_shape(features, self.block.width)
+        features = np.asarray(features)
+        system = decide(_counts(self._forest(CRYSTAL_SYSTEM).votes(features), group, count))
+        used = system.index if given is None else self._positions(given, count)
+        number = np.zeros(count, dtype=np.int32)
+        confidence, difference = np.zeros(count, dtype=np.float32), np.zeros(count, dtype=np.float32)
+        lattice = np.zeros((count, len(LATTICE_PARAMETERS)), dtype=np.float32)
+        for position in np.unique(used):
+            taken = np.flatnonzero(used == position)
+            rows, part_group = taken, None
+            if group is not None:
+                rows = np.flatnonzero(used[group] == position)
+                part_group = np.searchsorted(taken, group[rows])
+            part = features if len(rows) == len(features) else features[rows]
+            name = self.systems[position]
+            forest = self._forest(space_group_model(name))
+            space_group = decide(_counts(forest.votes(part), part_group, len(taken)))
+            number[taken] = _classes(forest)[space_group.index]
+            confidence[taken] = space_group.confidence
+            difference[taken] = space_group.difference_confidence
+            parameters = {}
+            for parameter in independent_parameters(name):
+                medians = _median_over_trees(self._forest(lattice_model(name, parameter)), part)
+                if part_group is not None:
+                    medians = median_aggregation(medians, part_group, len(taken))
+                parameters[parameter] = medians
+            lattice[taken] = complete_lattice(name, parameters)
+        return Prediction(
+            self.systems,
+            system.share.astype(np.float32),
+            system.index,
+            system.confidence.astype(np.float32),
+            system.difference_confidence.astype(np.float32),
+            number,
+            confidence,
+            difference,
+            lattice,
+        )
+
+    def _positions(self, crystal_system: str | Sequence[str], count: int) -> np.ndarray:
+        """Give the position in `systems` of the systems that the caller named, (count,)."""
+        names = np.asarray(crystal_system)
+        if names.shape not in ((), (count,)):
+            raise InvalidFeatures(f"crystal_system of shape {names.shape}: expected one name, or {count}")
+        known = self.systems
+        unknown = sorted(set(np.unique(names).tolist()) - set(known))
+        if unknown:
+            raise InvalidFeatures(f"crystal_system = {unknown[0]!r}: these models know {', '.join(known)}")
+        positions = np.zeros(names.shape, dtype=np.int64)
+        for position, name in enumerate(known):
+            positions[names == name] = position
+        return np.broadcast_to(positions, (count,))
+
+    def _forest(self, name: str) -> Forest:
+        if not self.forests_:
+            raise GpuediffError("the hierarchy has no models yet: call fit, or load a bundle")
+        return self.forests_[name]
+
+
+def _counts(votes: np.ndarray, group: np.ndarray | None, count: int) -> np.ndarray:
+    return votes if group is None else difference_aggregation(votes, group, count)
+
+
+def _classes(forest: Forest) -> np.ndarray:
+    assert forest.classes_ is not None, "labels are models of classifiers"
+    return forest.classes_
+
+
+def _median_over_trees(forest: Forest, features: np.ndarray) -> np.ndarray:
+    """Take each pattern's median over the trees, (n,) float32."""
+    medians = np.empty(len(features), dtype=np.float32)
+    for start in range(0, len(features), PATTERNS_AT_A_TIME):
+        rows = slice(start, start + PATTERNS_AT_A_TIME)
+        medians[rows] = np.median(forest.values(features[rows]), axis=1)
+    return medians

@@ -1,0 +1,65 @@
+"""The hierarchy's answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """Answers for n patterns, or for n groups of patterns.
+
+    Parameters
+    ----------
+    systems : tuple of str
+        The crystal systems that the hierarchy knows.
+    system_votes : array, shape (n, systems), float32
+        Share of the trees (one pattern), or of the summed difference confidence (a group); a row sums to 1.
+    system_index : array, shape (n,), int64
+        Index of the predicted crystal system in `systems`.
+    confidence, difference_confidence : array, shape (n,), float32
+        Of the crystal system: its share, and its share less that of the second.
+    space_group_number : array, shape (n,), int32
+        From the model of the predicted crystal system, or of the one that the caller named.
+    space_group_confidence, space_group_difference_confidence : array, shape (n,), float32
+        Of the space group, given its crystal system.
+    lattice : array, shape (n, 6), float32
+        a, b, c (Å), alpha, beta, gamma (degrees) of the conventional cell, from the same system's models.
+    """
+
+    systems: tuple[str, ...]
+    system_votes: np.ndarray
+    system_index: np.ndarray
+    confidence: np.ndarray
+    difference_confidence: np.ndarray
+    space_group_number: np.ndarray
+    space_group_confidence: np.ndarray
+    space_group_difference_confidence: np.ndarray
+    lattice: np.ndarray
+
+    @property
+    def crystal_system(self) -> np.ndarray:
+        """Names of the predicted crystal systems, shape (n,), str."""
+        return np.array(self.systems)[self.system_index]
+
+    def __len__(self) -> int:
+        return len(self.system_index)
+
+    def __getitem__(self, rows: Any) -> Prediction:
+        """Take rows by slice, index array, or boolean mask; one index gives a prediction of length 1."""
+        rows = np.atleast_1d(np.arange(len(self))[rows])
+        return Prediction(self.systems, *(getattr(self, name)[rows] for name in _ARRAYS))
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Prediction]) -> Prediction:
+        """Join at least one prediction of the same hierarchy, in order."""
+        if len({part.systems for part in parts}) != 1:
+            raise ValueError("expected at least one prediction, all of the same crystal systems")
+        return cls(parts[0].systems, *(np.concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS))
+
+
+_ARRAYS = tuple(field.name for field in fields(Prediction) if field.name != "systems")
