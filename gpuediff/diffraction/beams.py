@@ -1,0 +1,181 @@
+"""Which reflections become beams of the dynamical matrix.
+
+A beam is a reciprocal lattice vector near the Ewald sphere: |g| <= g_max and |s_g| <= s_max. Of these, only the ones
+are kept that a chain of non-zero couplings connects with the direct beam; the others carry exactly zero intensity.
+
+Beam j scatters into beam i by U_{h_j - h_i}: the phase of U_g is exp(+2πi g·r), as crystallographers have it, that of
+the electron wave exp(+2πi k·r), as physicists have it, so the difference of the indices is taken the other way round.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numba import njit, prange
+
+from gpuediff.diffraction.electron import wavelength
+from gpuediff.diffraction.potential import ROUNDING, StructurePotential
+from gpuediff.settings import Simulation
+
+_UNREACHABLE = 1e-9  # |U| below this part of the largest |U| is rounding, not scattering
+_ON_THE_LIMIT = 1 + ROUNDING  # equivalent reflections on a limit are taken or left together, whatever their rounding
+
+
+@dataclass(frozen=True, eq=False)
+class Reflections:
+    """All reflections of a crystal that can become beams, and the couplings between them.
+
+    Parameters
+    ----------
+    hkl : array, shape (r, 3), int64
+        Indices in the primitive cell, rising (h slowest); |g| <= g_max.
+    g : array, shape (r, 3), float64
+        Reciprocal lattice vectors in the crystal's Cartesian frame, Å⁻¹.
+    address : array, shape (r,), int64
+        Beam j scatters into beam i by `coupling[centre + address[j] - address[i]]`.
+    coupling : array, flat, complex128
+        U_hkl in Å⁻² for every difference of two reflections.
+    """
+
+    hkl: np.ndarray
+    g: np.ndarray
+    address: np.ndarray
+    coupling: np.ndarray
+
+    @classmethod
+    def of_potential(cls, potential: StructurePotential, g_max: float) -> Reflections:
+        """List the reflections within `g_max` (Å⁻¹) and `potential.beam_extent`."""
+        extent = np.asarray(potential.beam_extent, dtype=np.int64)
+        hkl = np.stack(np.meshgrid(*(np.arange(-n, n + 1) for n in extent), indexing="ij"), axis=-1).reshape(-1, 3)
+        g = hkl @ potential.reciprocal
+        near = np.linalg.norm(g, axis=1) <= g_max * _ON_THE_LIMIT
+        hkl, g = hkl[near], g[near]
+        # With room for every difference of two reflections, differences of addresses are addresses of differences.
+        room = 4 * extent + 1
+        strides = np.array([room[1] * room[2], room[2], 1])
+        return cls(hkl, g, hkl @ strides, _resized(potential.table, room).ravel())
+
+    @property
+    def centre(self) -> int:
+        """Where U_000 stands in `coupling`."""
+        return len(self.coupling) // 2
+
+    @property
+    def direct(self) -> int:
+        """Which reflection is the direct beam."""
+        return len(self.hkl) // 2
+
+    @cached_property
+    def couples(self) -> np.ndarray:
+        """Whether U differs from zero, in the shape of `coupling`, bool."""
+        magnitude = np.abs(self.coupling)
+        return magnitude > _UNREACHABLE * magnitude.max()
+
+
+@dataclass(frozen=True, eq=False)
+class Beams:
+    """The beams of n patterns; those of pattern i are `offsets[i]:offsets[i + 1]`, in the order of the reflections.
+
+    Parameters
+    ----------
+    reflection : array, shape (beams,), int64
+        Which of the `Reflections` each beam is.
+    excitation_error : array, shape (beams,), float64
+        s_g in Å⁻¹, positive inside the Ewald sphere.
+    offsets : array, shape (n + 1,), int64
+        Start of every pattern, and the end of the last.
+    """
+
+    reflection: np.ndarray
+    excitation_error: np.ndarray
+    offsets: np.ndarray
+
+
+def excitation_errors(g: np.ndarray, zone_axis: np.ndarray, wavelength: float) -> np.ndarray:
+    """Compute how far reciprocal lattice points lie from the Ewald sphere, along the zone axis.
+
+    s_g = (2 g_z - λ g²) / (2 - 2 λ g_z), with the beam along -z and the foil normal to it
+    (M. De Graef, Introduction to conventional TEM, 2003, Eq. 2.71).
+
+    Parameters
+    ----------
+    g : array, shape (r, 3), float64
+        Reciprocal lattice vectors, Å⁻¹.
+    zone_axis : array, shape (n, 3), float64
+        Unit vectors.
+    wavelength : float
+        Å.
+
+    Returns
+    -------
+    array, shape (n, r), float64
+        Å⁻¹, positive inside the sphere.
+    """
+    g_z = zone_axis @ g.T
+    return (2 * g_z - wavelength * np.sum(g * g, axis=1)) / (2 - 2 * wavelength * g_z)
+
+
+def select_beams(reflections: Reflections, zone_axis: np.ndarray, settings: Simulation) -> Beams:
+    """Select the beams of every zone axis.
+
+    Parameters
+    ----------
+    reflections : Reflections
+        Of one crystal.
+    zone_axis : array, shape (n, 3), float64
+        Unit vectors in the crystal's Cartesian frame. The memory is n x reflections x 17 bytes.
+    settings : Simulation
+        Beam energy and largest excitation error.
+
+    Returns
+    -------
+    Beams
+        The direct beam is among the beams of every pattern.
+    """
+    electron_wavelength = wavelength(settings.beam_energy, scattering=settings.scattering)
+    errors = excitation_errors(reflections.g, np.atleast_2d(zone_axis), electron_wavelength)
+    selected = np.abs(errors) <= settings.excitation_error_max * _ON_THE_LIMIT
+    _keep_reachable(selected, reflections.direct, reflections.address, reflections.couples, reflections.centre)
+    pattern, reflection = np.nonzero(selected)
+    offsets = np.searchsorted(pattern, np.arange(len(selected) + 1))
+    return Beams(reflection, errors[pattern, reflection], offsets)
+
+
+def _resized(table: np.ndarray, shape: np.ndarray) -> np.ndarray:
+    """Cut or fill with zeros, about the middle; all lengths are odd."""
+    resized = np.zeros(shape, dtype=table.dtype)
+    half = np.minimum(table.shape, shape) // 2
+    take = tuple(slice(n // 2 - m, n // 2 + m + 1) for n, m in zip(table.shape, half, strict=True))
+    put = tuple(slice(n // 2 - m, n // 2 + m + 1) for n, m in zip(shape, half, strict=True))
+    resized[put] = table[take]
+    return resized
+
+
+@njit(parallel=True, nogil=True, cache=True)
+def _keep_reachable(selected, direct, address, couples, centre):
+    """Unselect, in every pattern, the beams that no chain of couplings connects with the direct beam.
+
+    A search through a graph with one list: the reached beams in front, the others behind. In a primitive cell the
+    direct beam couples to nearly all, so little is left to search for after the first step.
+    """
+    for pattern in prange(selected.shape[0]):
+        beams = np.flatnonzero(selected[pattern])
+        for position in range(len(beams)):
+            if beams[position] == direct:
+                beams[position] = beams[0]
+                beams[0] = direct
+        reached = 1
+        visited = 0
+        while visited < reached < len(beams):
+            from_here = centre + address[beams[visited]]
+            for position in range(reached, len(beams)):
+                other = beams[position]
+                if couples[from_here - address[other]]:
+                    beams[position] = beams[reached]
+                    beams[reached] = other
+                    reached += 1
+            visited += 1
+        for position in range(reached, len(beams)):
+            selected[pattern, beams[position]] = False
