@@ -121,5 +121,14 @@ class Journal:
             )
 
 
+def is_of(folder: Path, identity: dict[str, Any]) -> bool:
+    """Say whether a folder holds a build's journal, and of this identity."""
+    try:
+        with (folder / "journal.jsonl").open("rb") as file:
+            return json.loads(file.readline())["identity"] == identity
+    except (FileNotFoundError, ValueError, KeyError):
+        return False
+
+
 def _line(content: dict[str, Any]) -> bytes:
     return json.dumps(content, separators=(",", ":")).encode() + b"\n"

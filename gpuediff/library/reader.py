@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -201,7 +202,7 @@ class Library:
             "materials_of_crystal_system": {system: int((systems == system).sum()) for system in present},
             "patterns_of_crystal_system": {system: int(patterns[systems == system].sum()) for system in present},
             "thicknesses": self.thicknesses.tolist(),
-            "skipped": dict(Counter(entry.reason for entry in self.skipped).most_common()),
+            "skipped": _counted([entry.reason for entry in self.skipped]),
             "configuration": self.run.model_dump(mode="json"),
             "crystals_checksum": self._crystals_checksum,
             "versions": self.versions,
@@ -331,6 +332,18 @@ class Library:
             yield
         except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
             raise self._damaged(f"{what} cannot be read ({error})") from error
+
+
+def _counted(reasons: Sequence[str]) -> dict[str, int]:
+    """Count reasons, most common first, as one where they differ in their numbers alone; those are shown as "…"."""
+    texts: dict[str, set[str]] = {}
+    kinds = [re.sub(r"\d+(\.\d+)?", "…", reason) for reason in reasons]
+    for kind, reason in zip(kinds, reasons, strict=True):
+        texts.setdefault(kind, set()).add(reason)
+    return {
+        next(iter(texts[kind])) if len(texts[kind]) == 1 else kind: count
+        for kind, count in Counter(kinds).most_common()
+    }
 
 
 def _ranges(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:

@@ -6,7 +6,9 @@ How crystals are divided into shards depends on the crystals and the settings al
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +22,8 @@ from gpuediff.library.schema import (
     PATTERNS,
     POSITIONS,
     Axis,
+    Column,
+    compressed_chunks,
     create_column,
     create_file,
     padded,
@@ -98,14 +102,20 @@ def write_shard(path: Path, patterns: Sequence[tuple[int, SimulatedPatterns]], t
     with create_file(path) as file:
         for column in PATTERNS:
             write_column(file, column, values[column.field])
-        for column in POSITIONS:
-            pieces = [getattr(simulated, column.field) for _, simulated in patterns]
-            write_column(file, column, _joined(pieces, np.float32, (0,), length=sizes["peak"]))
-        intensity = create_column(file, INTENSITY, sizes)
-        for row in range(thicknesses):
-            pieces = [simulated.intensity[row] for _, simulated in patterns]
-            if intensity.size:
-                intensity[row] = _joined(pieces, np.float32, (0,), length=sizes["peak"])
+        rows: list[tuple[Column, tuple[int, ...]]] = [(column, ()) for column in POSITIONS]
+        rows += [(INTENSITY, (row,)) for row in range(thicknesses)]
+        columns = {column.name: create_column(file, column, sizes) for column in (*POSITIONS, INTENSITY)}
+
+        def compressed_row(where: tuple[Column, tuple[int, ...]]) -> list[bytes]:
+            column, row = where
+            flat = [getattr(simulated, column.field)[row] for _, simulated in patterns]
+            return compressed_chunks(_joined(flat, np.float32, (0,), length=sizes["peak"]))
+
+        # Compression takes longer than all else here, and zlib leaves the interpreter to others.
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for (column, row), chunks in zip(rows, pool.map(compressed_row, rows), strict=True):
+                for index, chunk in enumerate(chunks):
+                    columns[column.name].id.write_direct_chunk((*row, index * CHUNK_PEAKS), chunk)
     return len(counts), sizes["peak"]
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from gpuediff.errors import GpuediffError, InvalidLibrary, InvalidPeaks
 from gpuediff.library.durable import exclusive, lock_of, publish, sha256_of_file
 from gpuediff.library.identity import crystals_checksum, differences, identity, software_versions
-from gpuediff.library.journal import Journal, ShardRecord
+from gpuediff.library.journal import Journal, ShardRecord, is_of
 from gpuediff.library.reader import Library
 from gpuediff.library.schema import MATERIALS, SKIPPED, THICKNESSES, create_file, write_column, write_head
 from gpuediff.library.shards import merge_shards, plan_shards, write_shard
@@ -78,7 +78,8 @@ def build_library(
     with exclusive(path):
         if path.exists():
             _check_existing(path, made_from)
-            _remove(parts)
+            if is_of(parts, made_from) or (parts.exists() and not any(parts.iterdir())):
+                _remove(parts)  # a build was killed while it did so itself
             return "existed"
         journal = Journal(parts, made_from, software_versions())
         resumed = bool(journal.records)
@@ -105,7 +106,7 @@ def simulate_crystal(crystal: Crystal, settings: Simulation) -> SimulatedPattern
     Raises
     ------
     GpuediffError
-        If the crystal cannot be simulated, or the intensities are not finite and >= 0.
+        If the crystal cannot be simulated.
     """
     from gpuediff.diffraction.orientations import orientations_for
     from gpuediff.diffraction.simulate import simulate
@@ -205,9 +206,8 @@ def _merge(
 
 def _remove(parts: Path) -> None:
     """Remove what a build leaves, and nothing else; the journal last, so that the folder stays known as ours."""
-    if (parts / "journal.jsonl").exists():
-        for pattern in ("shard-*.h5", "shard.tmp", "library.h5", "journal.tmp", "journal.jsonl"):
-            for file in parts.glob(pattern):
-                file.unlink()
-    if parts.exists() and not any(parts.iterdir()):
+    for pattern in ("shard-*.h5", "shard.tmp", "library.h5", "journal.tmp", "journal.jsonl"):
+        for file in parts.glob(pattern):
+            file.unlink()
+    if not any(parts.iterdir()):
         parts.rmdir()

@@ -179,6 +179,14 @@ def test_info_counts_everything_in_json_types(path):
     assert info["configuration"]["simulation"]["g_max"] == 2.0
 
 
+def test_info_counts_reasons_that_differ_in_numbers_alone_as_one(tmp_path):
+    reasons = ["volume 1200.5 Å³", "volume 3000 Å³", "no atoms", "volume 1000 Å³", "no atoms", "site 3 is empty"]
+    skipped = [Skipped(f"mp-{index}", reason) for index, reason in enumerate(reasons)]
+    build_library(tmp_path / "library.h5", RUN, CRYSTALS[:1], skipped)
+    with Library(tmp_path / "library.h5") as library:
+        assert library.info()["skipped"] == {"volume … Å³": 3, "no atoms": 2, "site 3 is empty": 1}
+
+
 # Faults
 
 

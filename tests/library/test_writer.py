@@ -209,6 +209,18 @@ def test_a_folder_that_no_build_made_is_refused_and_left_alone(tmp_path):
     assert foreign.read_text() == "years of work"
 
 
+def test_unfinished_work_of_another_configuration_survives_beside_a_finished_library(whole, tmp_path, monkeypatch):
+    path = tmp_path / "library.h5"
+    stop_at(monkeypatch, "test-13")
+    with pytest.raises(KeyboardInterrupt):
+        build_library(path, fakes.a_run(g_max=1.5), fakes.crystals(20))
+    path.write_bytes(whole.read_bytes())
+    assert build_library(path, fakes.a_run(), fakes.crystals(20)) == "existed"
+    path.unlink()
+    stop_at(monkeypatch, "nothing")
+    assert build_library(path, fakes.a_run(g_max=1.5), fakes.crystals(20)) == "resumed"
+
+
 def test_a_torn_last_line_of_the_journal_costs_one_shard(whole, tmp_path, monkeypatch):
     path = tmp_path / "library.h5"
     stop_at(monkeypatch, "test-13")

@@ -1,0 +1,59 @@
+"""A library of real simulations, small."""
+
+import numpy as np
+import pytest
+
+from gpuediff.crystals.sources import read_crystals
+from gpuediff.diffraction.orientations import orientations_for
+from gpuediff.diffraction.simulate import simulate
+from gpuediff.library import writer
+from gpuediff.library.reader import Library
+from gpuediff.library.shards import expected_peaks
+from gpuediff.library.writer import build_library, simulate_crystal
+from gpuediff.settings import Structures
+from tests.library import fakes
+
+SIMULATE = simulate_crystal  # before the folder's conftest puts a fake in its place
+RUN = fakes.a_run(thicknesses=(50.0, 200.0), patterns=4, g_max=1.5)
+
+
+@pytest.fixture(scope="module")
+def crystals():
+    taken, _ = read_crystals(Structures(sample=4))
+    return taken
+
+
+@pytest.fixture
+def path(tmp_path, monkeypatch, crystals):
+    monkeypatch.setattr(writer, "simulate_crystal", SIMULATE)
+    build_library(tmp_path / "library.h5", RUN, crystals)
+    return tmp_path / "library.h5"
+
+
+def test_a_library_gives_back_what_the_simulation_gave(path, crystals):
+    with Library(path) as library:
+        assert library.materials.material_id.tolist() == [crystal.material_id for crystal in crystals]
+        for index, crystal in enumerate(crystals):
+            orientations = orientations_for(crystal, RUN.simulation.orientations)
+            patterns = simulate(crystal, orientations, RUN.simulation)
+            of_crystal = np.flatnonzero(library.material_of_pattern == index)
+            np.testing.assert_array_equal(library.orientation[of_crystal], orientations)
+            for row, thickness in enumerate(library.thicknesses):
+                got, wanted = library.peaks(thickness, of_crystal), patterns.at(row)
+                for name in ("qx", "qy", "intensity", "offsets"):
+                    np.testing.assert_array_equal(getattr(got, name), getattr(wanted, name))
+
+
+def test_every_stored_pattern_holds_its_direct_beam_and_no_more_than_the_incident_intensity(path):
+    with Library(path) as library:
+        for thickness in library.thicknesses:
+            for qx, qy, intensity in library.peaks(thickness):
+                assert (np.hypot(qx, qy) < 1e-6).sum() == 1
+                assert 0 < intensity.sum() <= 1 + 1e-5  # absorption takes some, nothing adds any
+
+
+def test_shards_are_planned_for_no_fewer_peaks_than_there_are(path, crystals):
+    with Library(path) as library:
+        for index, crystal in enumerate(crystals):
+            mean = library.peak_counts[library.material_of_pattern == index].mean()
+            assert mean < 1.6 * expected_peaks(crystal, RUN.simulation)  # four zone axes of high symmetry scatter
