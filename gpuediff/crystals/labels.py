@@ -8,6 +8,7 @@ conventional structure may be the mirror image, which would make P4_3 of P4_1.
 from __future__ import annotations
 
 import math
+import os
 from functools import reduce
 from itertools import product
 from typing import TYPE_CHECKING, Any
@@ -127,6 +128,8 @@ def _symmetry(structure: Structure, settings: Structures) -> tuple[Any, np.ndarr
     """Return spglib's dataset, and a, b, c, alpha, beta, gamma of pymatgen's conventional standard cell."""
     from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
+    # Unless the user wants them: spglib's library writes its retries straight to the terminal, over any progress bar.
+    os.environ.setdefault("SPGLIB_WARNING", "OFF")
     try:
         analyzer = SpacegroupAnalyzer(structure, settings.symprec, settings.angle_tolerance)
         dataset = analyzer.get_symmetry_dataset()

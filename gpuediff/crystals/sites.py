@@ -21,7 +21,8 @@ def checked_structure(structure: Structure) -> Structure:
     """Copy a structure with nothing but neutral elements on its sites, and make sure that it is possible.
 
     Oxidation states, spins and labels are dropped, deuterium and tritium become hydrogen, sites without any occupancy
-    disappear, and occupancies that exceed 1 by rounding are scaled back.
+    disappear, and occupancies that exceed 1 by rounding are scaled back. The sites come in pymatgen's order, by
+    electronegativity.
 
     Raises
     ------
@@ -41,7 +42,9 @@ def checked_structure(structure: Structure) -> Structure:
         raise InvalidStructure("there are no atoms")
     lattice, fractional = np.array(structure.lattice.matrix), np.array(positions)
     _check_distances(lattice, fractional)
-    return Structure(Lattice(lattice), elements, fractional)
+    # At the edge of its tolerance spglib's answer depends on the order of the sites; this is the order in which
+    # pymatgen, and with it the Materials Project, asks.
+    return Structure(Lattice(lattice), elements, fractional).get_sorted_structure()
 
 
 def _elements_of(species: Composition, number: int) -> dict[int, float]:

@@ -46,6 +46,9 @@ IRON = Structure.from_spacegroup("Im-3m", Lattice.cubic(2.866), ["Fe"], [[0, 0, 
 ANATASE = Structure.from_spacegroup(
     "I4_1/amd", Lattice.tetragonal(3.785, 9.514), ["Ti", "O"], [[0, 0.75, 0.125], [0, 0.75, 0.3333]]
 )
+CALCITE = Structure.from_spacegroup(
+    "R-3c", Lattice.hexagonal(4.99, 17.06), ["Ca", "C", "O"], [[0, 0, 0], [0, 0, 0.25], [0.2568, 0, 0.25]]
+)
 ALBITE_LIKE = Structure(
     Lattice.from_parameters(6.1, 7.3, 8.9, 81, 97, 105),
     ["Na", "Si", "O", "O"],
@@ -56,6 +59,7 @@ EXAMPLES = {
     "rock salt": (ROCK_SALT, 225, 4, (5.64, 5.64, 5.64, 90, 90, 90)),
     "quartz": (QUARTZ, 154, 1, (4.913, 4.913, 5.405, 90, 90, 120)),
     "bismuth telluride": (BISMUTH_TELLURIDE, 166, 3, (4.386, 4.386, 30.497, 90, 90, 120)),
+    "calcite": (CALCITE, 167, 3, (4.99, 4.99, 17.06, 90, 90, 120)),
     "orthoclase": (ORTHOCLASE, 12, 2, None),
     "iron": (IRON, 229, 2, (2.866, 2.866, 2.866, 90, 90, 90)),
     "anatase": (ANATASE, 141, 2, (3.785, 3.785, 9.514, 90, 90, 90)),
@@ -90,6 +94,22 @@ def assert_in_the_frame(crystal: Crystal) -> None:
     np.testing.assert_allclose(indices, np.round(indices), atol=1e-8)
 
 
+def assert_same_atoms(crystal: Crystal, structure: Structure) -> None:
+    """Every kind of atom has the same neighbours, as often per volume, in the crystal and in the structure."""
+    found = []
+    for candidate in (as_structure(crystal), structure):
+        first, second, _, distance = candidate.get_neighbor_list(5.0)
+        numbers = np.array([site.specie.Z for site in candidate])
+        # Bins of 0.5 Å, smooth at their edges, per volume.
+        centres = np.arange(0.5, 4.5, 0.5)
+        weights = np.maximum(0, 1 - np.abs(distance[:, None] - centres) / 0.5)
+        pairs = sorted({(int(a), int(b)) for a in numbers for b in numbers})
+        found.append(
+            [weights[(numbers[first] == a) & (numbers[second] == b)].sum(axis=0) / candidate.volume for a, b in pairs]
+        )
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-3, atol=1e-5)
+
+
 def as_structure(crystal: Crystal) -> Structure:
     elements = [Element.from_Z(number) for number in crystal.atomic_numbers]
     return Structure(Lattice(crystal.lattice), elements, crystal.positions)
@@ -117,6 +137,7 @@ def test_a_known_crystal_gets_its_space_group_its_cell_and_its_centring(name):
     if cell is not None:
         np.testing.assert_allclose(crystal.conventional, cell, atol=1e-5)
     assert crystal.formula == structure.composition.reduced_formula
+    assert_same_atoms(crystal, structure)
     assert_in_the_frame(crystal)
     assert_symmetric(crystal)
 
@@ -338,6 +359,8 @@ def test_labels_of_real_structures_agree_with_the_table_and_their_frame_shows_th
             warnings.simplefilter("ignore")
             structure = read_cif(row.cif)
             crystal = from_structure(structure, material_id=row.material_id, settings=EVERYTHING)
+            refined = SpacegroupAnalyzer(structure, 0.1).get_refined_structure()
+        assert_same_atoms(crystal, refined)
         assert_in_the_frame(crystal)
         assert_symmetric(crystal)
         ratio = crystal.conventional_volume / crystal.volume
