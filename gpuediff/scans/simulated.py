@@ -1,0 +1,241 @@
+"""A simulated 4D-STEM scan with known truth: twinned gold nanoparticles on a thin amorphous film.
+
+Every particle has two or three grains, each a {111} twin of the first: turned by 180° about the normal of the plane
+that they share. The planes are drawn where they cut the particle at half its height, as if they stood upright, so that
+every pixel belongs to one grain.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from gpuediff.crystals.crystal import Crystal
+from gpuediff.diffraction.simulate import simulate
+from gpuediff.errors import InvalidScan
+from gpuediff.peaks import PeakBatch, offsets_of
+from gpuediff.scans.readers import Scan
+from gpuediff.settings import Simulation
+
+GOLD_LATTICE = 4.078  # Å, at room temperature
+FIELD_OF_VIEW = 640.0  # Å, shorter side of the scan
+RADIUS = (0.10, 0.17)  # smallest and largest particle, of the field of view
+THICKNESSES = tuple(20.0 * step for step in range(1, 12))  # Å, up to the diameter of the largest particle
+PLANES_111 = np.array([[1, 1, 1], [-1, 1, 1], [1, -1, 1], [1, 1, -1]]) / np.sqrt(3)
+HALO = (0.49, 0.06)  # Å⁻¹, first diffuse ring of amorphous carbon: radius and spread
+SPURIOUS_MEAN = 1.2  # peaks that a detection finds in the halo of one pattern
+SPURIOUS_INTENSITY = 5e-4  # mean, of the incident beam
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What a simulated scan is made of.
+
+    Parameters
+    ----------
+    grain : array, shape (ny, nx), int32
+        Grain of every pixel, 0 .. g - 1; -1 where there is only the film.
+    particle : array, shape (ny, nx), int32
+        Particle of every pixel, 0 .. p - 1; -1 elsewhere.
+    thickness : array, shape (ny, nx), float64
+        Of the crystal, one of the simulated thicknesses, Å; 0 elsewhere.
+    orientation : array, shape (g, 3, 3), float64
+        Of every grain: rows are the laboratory's axes in the crystal's Cartesian frame.
+    crystal : Crystal
+        The one crystal of all grains.
+    """
+
+    grain: np.ndarray
+    particle: np.ndarray
+    thickness: np.ndarray
+    orientation: np.ndarray
+    crystal: Crystal
+
+    @property
+    def crystal_system(self) -> np.ndarray:
+        """Crystal system of every pixel, shape (ny, nx), str; empty where there is no crystal."""
+        return np.where(self.grain >= 0, self.crystal.crystal_system, "")
+
+    @property
+    def lattice(self) -> np.ndarray:
+        """Conventional cell of every pixel, shape (ny, nx, 6), Å and degrees; NaN where there is no crystal."""
+        return np.where((self.grain >= 0)[..., None], self.crystal.conventional, np.nan)
+
+
+def gold() -> Crystal:
+    """Make face-centred cubic gold with its experimental lattice parameter."""
+    return Crystal(
+        material_id="gold",
+        formula="Au",
+        lattice=GOLD_LATTICE / 2 * np.array([[0.0, 1.0, 1.0], [1.0, 0.0, 1.0], [1.0, 1.0, 0.0]]),
+        atomic_numbers=np.array([79]),
+        positions=np.zeros((1, 3)),
+        occupancies=np.ones(1),
+        space_group_number=225,
+        conventional=np.array([GOLD_LATTICE] * 3 + [90.0] * 3),
+        source="simulated scan",
+        checksum=hashlib.sha256(f"Au Fm-3m {GOLD_LATTICE}".encode()).hexdigest(),
+    )
+
+
+def twin(orientation: np.ndarray, plane: np.ndarray) -> np.ndarray:
+    """Orient the twin of a grain: the crystal turned by 180° about the normal of the twin plane.
+
+    Parameters
+    ----------
+    orientation : array, shape (3, 3)
+        Of the grain.
+    plane : array, shape (3,)
+        Unit normal of the plane, in the crystal's Cartesian frame.
+    """
+    return orientation @ (2 * np.outer(plane, plane) - np.eye(3))
+
+
+def simulated_scan(
+    shape: tuple[int, int] = (64, 64),
+    *,
+    particles: int = 7,
+    crystal: Crystal | None = None,
+    simulation: Simulation | None = None,
+    seed: int = 0,
+) -> tuple[Scan, Truth]:
+    """Simulate a scan of twinned nanoparticles.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Probe positions (ny, nx), at least 16 x 16. The shorter side is 640 Å whatever their number.
+    particles : int
+        Round or faceted, not overlapping, each with two or three grains.
+    crystal : Crystal, optional
+        Cubic; gold if absent.
+    simulation : Simulation, optional
+        Its thicknesses are replaced by 20 .. 220 Å in steps of 20 Å.
+    seed : int
+
+    Returns
+    -------
+    scan : Scan
+        Intensities as fractions of the incident beam.
+    truth : Truth
+
+    Raises
+    ------
+    InvalidScan
+        If the scan is too small, `particles` < 1, or the crystal is not cubic.
+    """
+    if min(shape) < 16:
+        raise InvalidScan(f"simulated scan: shape = {shape}: expected at least 16 x 16 probe positions")
+    if particles < 1:
+        raise InvalidScan(f"simulated scan: particles = {particles}: expected at least one")
+    crystal = crystal or gold()
+    if crystal.crystal_system != "cubic":
+        raise InvalidScan(f"simulated scan: {crystal.formula} is {crystal.crystal_system}: expected a cubic crystal")
+    rng = np.random.default_rng(seed)
+    step_size = FIELD_OF_VIEW / min(shape)
+    truth = _draw_truth(shape, particles, step_size, crystal, rng)
+
+    settings = (simulation or Simulation()).model_copy(update={"thicknesses": THICKNESSES})
+    simulated = simulate(crystal, truth.orientation, settings)
+    patterns = PeakBatch.concatenate([simulated.at(index) for index in range(len(THICKNESSES))])
+    grain, thickness = truth.grain.reshape(-1), truth.thickness.reshape(-1)
+    crystalline = grain >= 0
+    index = np.searchsorted(THICKNESSES, thickness[crystalline]) * len(truth.orientation) + grain[crystalline]
+    film = _film_patterns(int((~crystalline).sum()), rng)
+    order = np.empty(grain.size, dtype=np.int64)
+    order[crystalline] = np.arange(len(index))
+    order[~crystalline] = len(index) + np.arange(len(film))
+    peaks = PeakBatch.concatenate([patterns[index], film])[order]
+    scan = Scan(
+        peaks,
+        shape,
+        f"simulated {crystal.formula}, seed {seed}",
+        step_size=step_size,
+        intensity_unit="fraction of the incident beam",
+    )
+    return scan, truth
+
+
+def _draw_truth(
+    shape: tuple[int, int], particles: int, step_size: float, crystal: Crystal, rng: np.random.Generator
+) -> Truth:
+    grain = np.full(shape, -1, dtype=np.int32)
+    particle = np.full(shape, -1, dtype=np.int32)
+    thickness = np.zeros(shape)
+    orientation: list[np.ndarray] = []
+    pixel = step_size * (np.moveaxis(np.indices(shape), 0, -1) + 0.5)
+    extent = step_size * np.array(shape)
+    for number, (centre, radius) in enumerate(_place(extent, particles, rng)):
+        position = pixel - centre
+        depth = _draw_thickness(position, radius, rng)
+        local, orientations = _draw_grains(position, radius, rng)
+        simulated = np.rint(depth / THICKNESSES[0]).astype(int)
+        inside = simulated > 0
+        grain[inside] = len(orientation) + local[inside]
+        particle[inside] = number
+        thickness[inside] = np.array(THICKNESSES)[np.minimum(simulated[inside], len(THICKNESSES)) - 1]
+        orientation += orientations
+    return Truth(grain, particle, thickness, np.array(orientation), crystal)
+
+
+def _place(extent: np.ndarray, count: int, rng: np.random.Generator) -> list[tuple[np.ndarray, float]]:
+    """Put discs where they overlap nothing; after many misses in a row, smaller ones."""
+    placed: list[tuple[np.ndarray, float]] = []
+    largest, misses = RADIUS[1], 0
+    while len(placed) < count:
+        radius = FIELD_OF_VIEW * rng.uniform(RADIUS[0] * largest / RADIUS[1], largest)
+        centre = rng.uniform(radius, extent - radius)
+        if all(np.linalg.norm(centre - other) > 1.08 * (radius + size) for other, size in placed):
+            placed.append((centre, radius))
+        else:
+            misses += 1
+            if misses % 200 == 0:
+                largest *= 0.9
+    return placed
+
+
+def _draw_thickness(position: np.ndarray, radius: float, rng: np.random.Generator) -> np.ndarray:
+    """Draw a sphere, or a hexagonal frustum whose side faces rise over the outer part; Å, 0 outside."""
+    if rng.random() < 0.5:
+        return 2 * np.sqrt(np.clip(radius**2 - (position**2).sum(axis=-1), 0, None))
+    azimuth = np.arange(6) * np.pi / 3 + rng.uniform(0, np.pi)
+    to_edge = 0.9 * radius - (position @ np.stack([np.cos(azimuth), np.sin(azimuth)])).max(axis=-1)
+    return np.clip(4 * to_edge, 0, 1.6 * radius)
+
+
+def _draw_grains(position: np.ndarray, radius: float, rng: np.random.Generator) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Cut a particle of random orientation along one or two of its {111} planes, and twin what lies beyond.
+
+    Scan and detector share their axes: the rows of the scan rise along qx, its columns along qy.
+    """
+    orientation = Rotation.from_quat(rng.normal(size=4)).as_matrix()
+    grain = np.zeros(position.shape[:-1], dtype=np.int32)
+    orientations = [orientation]
+    traces = PLANES_111 @ orientation.T[:, :2]  # in-plane part of the normals
+    upright = np.argsort(-np.linalg.norm(traces, axis=1))  # the planes most nearly parallel to the beam first
+    cut = np.zeros(2)
+    for plane in upright[: rng.integers(1, 3)]:
+        normal = traces[plane] / np.linalg.norm(traces[plane])
+        if normal @ cut > 0:
+            normal = -normal  # the second cut on the other side of the particle
+        beyond = (position @ normal > rng.uniform(0.05, 0.35) * radius) & (grain == 0)
+        grain[beyond] = len(orientations)
+        orientations.append(twin(orientation, PLANES_111[plane]))
+        cut = normal
+    return grain, orientations
+
+
+def _film_patterns(count: int, rng: np.random.Generator) -> PeakBatch:
+    """Draw patterns of the film alone: the direct beam, and a few spurious peaks in the diffuse halo."""
+    spurious = rng.poisson(SPURIOUS_MEAN, count)
+    offsets = offsets_of(1 + spurious)
+    q = rng.normal(*HALO, offsets[-1])
+    azimuth = rng.uniform(0, 2 * np.pi, offsets[-1])
+    intensity = rng.exponential(SPURIOUS_INTENSITY, offsets[-1])
+    q[offsets[:-1]] = 0.0
+    intensity[offsets[:-1]] = 1.0
+    qx, qy, intensity = (column.astype(np.float32) for column in (q * np.cos(azimuth), q * np.sin(azimuth), intensity))
+    return PeakBatch(qx, qy, intensity, offsets)
