@@ -1,0 +1,1 @@
+"""Fixed-length vectors from ragged peak lists."""
