@@ -14,9 +14,11 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from gpuediff.crystals.crystal import Crystal
+from gpuediff.diffraction import detector
 from gpuediff.diffraction.simulate import simulate
 from gpuediff.errors import InvalidScan
-from gpuediff.peaks import PeakBatch, offsets_of
+from gpuediff.peaks import PeakBatch
+from gpuediff.progress import Track, silent
 from gpuediff.scans.readers import Scan
 from gpuediff.settings import Simulation
 
@@ -25,9 +27,44 @@ FIELD_OF_VIEW = 640.0  # Å, shorter side of the scan
 RADIUS = (0.10, 0.17)  # smallest and largest particle, of the field of view
 THICKNESSES = tuple(20.0 * step for step in range(1, 12))  # Å, up to the diameter of the largest particle
 PLANES_111 = np.array([[1, 1, 1], [-1, 1, 1], [1, -1, 1], [1, 1, -1]]) / np.sqrt(3)
-HALO = (0.49, 0.06)  # Å⁻¹, first diffuse ring of amorphous carbon: radius and spread
-SPURIOUS_MEAN = 1.2  # peaks that a detection finds in the halo of one pattern
-SPURIOUS_INTENSITY = 5e-4  # mean, of the incident beam
+
+
+@dataclass(frozen=True)
+class Detector:
+    """What the measurement does to the patterns, in the order of `gpuediff.diffraction.detector`.
+
+    Parameters
+    ----------
+    dose : float
+        Electrons in one pattern.
+    centre_error : float
+        Standard deviation of the direct beam's position from pattern to pattern, Å⁻¹.
+    peak_error : float
+        Standard deviation of a peak's position, Å⁻¹.
+    lost : float
+        Share of the peaks that the detection misses.
+    spurious : float
+        Mean number of peaks in a pattern that are not the crystal's.
+    dynamic_range : float
+        Brightest over weakest peak of a pattern.
+    """
+
+    dose: float = 1e6
+    centre_error: float = 0.002
+    peak_error: float = 0.002
+    lost: float = 0.02
+    spurious: float = 1.0
+    dynamic_range: float = 2e3
+
+    def record(self, peaks: PeakBatch, rng: np.random.Generator) -> PeakBatch:
+        """Record patterns; intensities become numbers of electrons."""
+        peaks = detector.count_electrons(peaks, self.dose, rng)
+        peaks = detector.shift_centre(peaks, self.centre_error, rng)
+        peaks = detector.jitter(peaks, self.peak_error, rng)
+        peaks = detector.lose_peaks(peaks, self.lost, rng)
+        faint = (self.dose / self.dynamic_range, 10 * self.dose / self.dynamic_range)
+        peaks = detector.add_spurious_peaks(peaks, self.spurious, rng, intensity=faint)
+        return detector.limit_dynamic_range(peaks, self.dynamic_range)
 
 
 @dataclass(frozen=True)
@@ -100,7 +137,9 @@ def simulated_scan(
     particles: int = 7,
     crystal: Crystal | None = None,
     simulation: Simulation | None = None,
+    measurement: Detector | None = None,
     seed: int = 0,
+    track: Track = silent,
 ) -> tuple[Scan, Truth]:
     """Simulate a scan of twinned nanoparticles.
 
@@ -114,12 +153,15 @@ def simulated_scan(
         Cubic; gold if absent.
     simulation : Simulation, optional
         Its thicknesses are replaced by 20 .. 220 Å in steps of 20 Å.
+    measurement : Detector, optional
     seed : int
+        The same seed gives the same scan; particles and measurement draw from it in turn.
+    track : Track, optional
 
     Returns
     -------
     scan : Scan
-        Intensities as fractions of the incident beam.
+        Intensities in electrons; where there is only film, the direct beam and spurious peaks.
     truth : Truth
 
     Raises
@@ -139,22 +181,20 @@ def simulated_scan(
     truth = _draw_truth(shape, particles, step_size, crystal, rng)
 
     settings = (simulation or Simulation()).model_copy(update={"thicknesses": THICKNESSES})
-    simulated = simulate(crystal, truth.orientation, settings)
-    patterns = PeakBatch.concatenate([simulated.at(index) for index in range(len(THICKNESSES))])
-    grain, thickness = truth.grain.reshape(-1), truth.thickness.reshape(-1)
-    crystalline = grain >= 0
-    index = np.searchsorted(THICKNESSES, thickness[crystalline]) * len(truth.orientation) + grain[crystalline]
-    film = _film_patterns(int((~crystalline).sum()), rng)
-    order = np.empty(grain.size, dtype=np.int64)
-    order[crystalline] = np.arange(len(index))
-    order[~crystalline] = len(index) + np.arange(len(film))
-    peaks = PeakBatch.concatenate([patterns[index], film])[order]
+    library = [PeakBatch.from_lists([([0.0], [0.0], [1.0])])]  # the film lets the direct beam through
+    for orientation in track(truth.orientation, "simulating grains"):
+        patterns = simulate(crystal, orientation[None], settings)
+        library += [patterns.at(index) for index in range(len(THICKNESSES))]
+    index = 1 + truth.grain * len(THICKNESSES) + np.searchsorted(THICKNESSES, truth.thickness)
+    index[truth.grain < 0] = 0
+    peaks = PeakBatch.concatenate(library)[index.reshape(-1)]
+    peaks = (measurement or Detector()).record(peaks, rng)
     scan = Scan(
         peaks,
         shape,
         f"simulated {crystal.formula}, seed {seed}",
         step_size=step_size,
-        intensity_unit="fraction of the incident beam",
+        intensity_unit="electrons",
     )
     return scan, truth
 
@@ -226,16 +266,3 @@ def _draw_grains(position: np.ndarray, radius: float, rng: np.random.Generator) 
         orientations.append(twin(orientation, PLANES_111[plane]))
         cut = normal
     return grain, orientations
-
-
-def _film_patterns(count: int, rng: np.random.Generator) -> PeakBatch:
-    """Draw patterns of the film alone: the direct beam, and a few spurious peaks in the diffuse halo."""
-    spurious = rng.poisson(SPURIOUS_MEAN, count)
-    offsets = offsets_of(1 + spurious)
-    q = rng.normal(*HALO, offsets[-1])
-    azimuth = rng.uniform(0, 2 * np.pi, offsets[-1])
-    intensity = rng.exponential(SPURIOUS_INTENSITY, offsets[-1])
-    q[offsets[:-1]] = 0.0
-    intensity[offsets[:-1]] = 1.0
-    qx, qy, intensity = (column.astype(np.float32) for column in (q * np.cos(azimuth), q * np.sin(azimuth), intensity))
-    return PeakBatch(qx, qy, intensity, offsets)

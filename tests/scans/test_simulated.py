@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from gpuediff.diffraction.simulate import simulate
 from gpuediff.errors import InvalidScan
-from gpuediff.scans.simulated import PLANES_111, THICKNESSES, gold, simulated_scan, twin
+from gpuediff.scans.simulated import PLANES_111, THICKNESSES, Detector, gold, simulated_scan, twin
 from gpuediff.settings import Simulation
 
 QUICK = Simulation(g_max=1.2, form_factors="lobato")
@@ -72,7 +73,9 @@ def test_peaks_lie_on_the_reciprocal_lattice_of_their_grain(simulated):
         nodes = face_centred @ truth.orientation[truth.grain.flat[pixel]].T
         nodes = nodes[np.abs(nodes[:, 2]) < 0.15]  # near the Ewald sphere
         distance = np.hypot(qx[:, None] - nodes[:, 0], qy[:, None] - nodes[:, 1]).min(axis=1)
-        assert distance.max() < 0.03  # the jitter of the positions
+        near = distance < 0.015  # five deviations of peak and centre together
+        assert (~near).sum() <= 5  # spurious ones
+        assert near.sum() >= (len(qx) + 1) // 2
 
 
 def test_the_film_shows_the_direct_beam_and_little_else(simulated):
@@ -80,8 +83,8 @@ def test_the_film_shows_the_direct_beam_and_little_else(simulated):
     film = scan.peaks[(truth.grain < 0).reshape(-1)]
     direct = film.offsets[:-1]
     assert np.hypot(film.qx[direct], film.qy[direct]).max() < 0.025
-    assert film.intensity[direct].min() > 0.9
-    assert 1.2 < film.counts.mean() < 3.5
+    assert film.intensity[direct].min() > 0.99e6
+    assert 1.5 < film.counts.mean() < 2.5
     assert (film.counts >= 5).mean() < 0.05
 
 
@@ -90,8 +93,8 @@ def test_a_crystal_takes_intensity_from_the_direct_beam(simulated):
     q = np.hypot(scan.peaks.qx, scan.peaks.qy)
     direct = np.bincount(scan.peaks.pattern_of_peak[q < 0.025], scan.peaks.intensity[q < 0.025], minlength=40 * 48)
     thick = (truth.thickness >= 60).reshape(-1)
-    assert direct[thick].mean() < 0.8
-    assert direct[truth.grain.reshape(-1) < 0].mean() > 0.95
+    assert direct[thick].mean() < 0.8e6
+    assert direct[truth.grain.reshape(-1) < 0].mean() == pytest.approx(1e6, rel=1e-3)
 
 
 def test_the_same_seed_gives_the_same_scan_and_another_another(simulated):
@@ -118,3 +121,19 @@ def test_what_cannot_be_simulated_is_refused():
     hexagonal = dataclasses.replace(gold(), space_group_number=194)
     with pytest.raises(InvalidScan, match="Au is hexagonal: expected a cubic crystal"):
         simulated_scan(crystal=hexagonal)
+
+
+def test_an_ideal_detector_changes_nothing_but_the_unit():
+    ideal = Detector(dose=1e12, centre_error=0, peak_error=0, lost=0, spurious=0, dynamic_range=1e12)
+    scan, truth = simulated_scan((16, 16), particles=2, simulation=QUICK, measurement=ideal, seed=3)
+    pixel = np.flatnonzero(truth.thickness == truth.thickness.max())[0]
+    settings = QUICK.model_copy(update={"thicknesses": (float(truth.thickness.max()),)})
+    orientation = truth.orientation[truth.grain.flat[pixel]]
+    expected = simulate(truth.crystal, orientation[None], settings).at(0)
+    qx, qy, intensity = scan.peaks.pattern(pixel)
+    visible = np.isin(qx, expected.qx)
+    assert visible.all()
+    strong = expected.intensity > 1e-4
+    places = zip(expected.qx[strong], expected.qy[strong], strict=True)
+    place = [np.flatnonzero((qx == x) & (qy == y))[0] for x, y in places]
+    np.testing.assert_allclose(intensity[place] / 1e12, expected.intensity[strong], rtol=1e-3)
