@@ -18,6 +18,8 @@ from gpuediff.crystals.symmetry import (
 from gpuediff.errors import InvalidStructure
 from gpuediff.settings import CRYSTAL_SYSTEMS
 
+pytestmark = pytest.mark.filterwarnings("ignore:Set OLD_ERROR_HANDLING")
+
 SPACE_GROUPS = range(1, 231)
 
 # A cell of each system whose parameters are equal only where the system says so.
