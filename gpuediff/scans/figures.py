@@ -43,7 +43,7 @@ def system_map(maps: ScanMaps) -> Figure:
     width, height = _panel_size(maps)
     figure = Figure(figsize=(width + 2.0, height + 0.5), layout="constrained")
     axes, legend = figure.subplots(1, 2, width_ratios=(width, 1.7))
-    _draw_systems(axes, maps)
+    _draw_systems(axes, maps, "crystal system")
     _draw_system_legend(legend, maps)
     return figure
 
@@ -111,7 +111,7 @@ def summary(maps: ScanMaps) -> Figure:
     figure.suptitle(_source_title(maps), fontsize=9, color="0.35")
     upper, lower = figure.subfigures(2, 1, squeeze=False)[:, 0]
     systems, confidence, fractions = upper.subplots(1, 3)
-    _draw_systems(systems, maps)
+    _draw_systems(systems, maps, "crystal system, bright = confident")
     _draw_values(
         confidence, maps, maps.confidence, "confidence of one pattern", "share of the trees", cmap="cividis", low=0.0
     )
@@ -161,7 +161,7 @@ def _brightness(share: np.ndarray) -> np.ndarray:
     return DIMMEST + (1 - DIMMEST) * np.clip(share, 0, 1)
 
 
-def _draw_systems(axes: Axes, maps: ScanMaps) -> None:
+def _draw_systems(axes: Axes, maps: ScanMaps, title: str) -> None:
     image = np.zeros((*maps.shape, 3))
     image[...] = to_rgb(NOT_PREDICTED)
     brightness = _brightness(np.nan_to_num(maps.filtered_difference_confidence) / _full_brightness(maps))
@@ -169,7 +169,7 @@ def _draw_systems(axes: Axes, maps: ScanMaps) -> None:
         pixels = maps.filtered_system == index
         image[pixels] = brightness[pixels, None] * np.array(to_rgb(COLOURS[system]))
     _show(axes, maps, image)
-    axes.set_title("crystal system, bright = confident", fontsize=10)
+    axes.set_title(title, fontsize=10)
 
 
 def _draw_system_legend(axes: Axes, maps: ScanMaps) -> None:
