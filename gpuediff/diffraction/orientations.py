@@ -4,8 +4,8 @@ Directions related by the symmetry of the crystal give the same pattern, and so 
 axes lives on the sphere divided by the Laue group. It is spread there by farthest-point selection: begin with the axis
 of highest symmetry, then take again and again the direction farthest from all that were taken and from their
 equivalents. The largest gap that is left is at most twice the smallest possible for the same number of axes
-(T. F. Gonzalez, Theor. Comput. Sci. 38, 293, 1985), and the symmetry axes, being the corners of the fundamental zone,
-come first: [001], [111], [011] in cubic crystals.
+(T. F. Gonzalez, Theor. Comput. Sci. 38, 293, 1985). A symmetry axis, being a corner of the fundamental zone, is taken
+as soon as it is nearly the farthest: [001], [111], [011] are the first three in cubic crystals, py4DSTEM's corners too.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from gpuediff.settings import Orientations
 
 _CANDIDATES_PER_AXIS = 40  # the gap can be off by the spacing of the candidates, about 1/sqrt(40) of that of the axes
 _CANDIDATES_MIN = 2000
+_NEARLY_FARTHEST = 0.9  # of the largest distance, at which a symmetry axis is preferred
 _SAME_DIRECTION = 1e-7  # chord between two unit vectors that are one direction, up to rounding
 # The fundamental zone lies around this direction: 0 <= x <= y <= z in m-3m. No symmetry element passes through it.
 _ZONE_CENTRE = np.array([0.23, 0.49, 0.84])
@@ -129,46 +130,55 @@ def _random_rotations(rng: np.random.Generator, count: int) -> np.ndarray:
 def _farthest_points(laue_class: str, count: int) -> np.ndarray:
     rotations = laue_rotations(laue_class)
     equivalents = np.concatenate([rotations, -rotations])
-    candidates = _candidates(rotations, max(_CANDIDATES_MIN, _CANDIDATES_PER_AXIS * count))
+    symmetry_axes = _symmetry_axes(rotations)
+    lattice = _lattice_in_zone(rotations, max(_CANDIDATES_MIN, _CANDIDATES_PER_AXIS * count))
+    candidates = np.concatenate([symmetry_axes, lattice])
     tree = KDTree(candidates)
     distance = np.full(len(candidates), np.inf)
     # Distances only shrink, so an entry of the heap is an upper bound: an outdated one is put back with its new value.
     heap = [(-math.inf, index) for index in range(len(candidates))]
+    pending = list(range(len(symmetry_axes)))
     taken: list[int] = []
     while len(taken) < count:
         bound, index = heapq.heappop(heap)
         if -bound > distance[index]:
             heapq.heappush(heap, (-distance[index], index))
             continue
+        preferred = next((axis for axis in pending if distance[axis] >= _NEARLY_FARTHEST * -bound), index)
+        if preferred in pending:
+            pending.remove(preferred)
+        if preferred != index:
+            heapq.heappush(heap, (bound, index))
+            index = preferred
         taken.append(index)
         # No candidate is farther than -bound from what was taken, so only those nearer to the new axis can change.
-        for image in np.unique(equivalents @ candidates[index], axis=0):
-            near = np.asarray(tree.query_ball_point(image, min(-bound, 2.0) + _SAME_DIRECTION), dtype=np.int64)
-            chord = np.linalg.norm(candidates[near] - image, axis=1)
-            distance[near] = np.minimum(distance[near], chord)
+        images = equivalents @ candidates[index]
+        neighbours = tree.query_ball_point(images, min(-bound, 2.0) + _SAME_DIRECTION)
+        for image, near in zip(images, neighbours, strict=True):
+            distance[near] = np.minimum(distance[near], np.linalg.norm(candidates[near] - image, axis=1))
     axes = candidates[taken]
     axes.flags.writeable = False  # shared by every caller
     return axes
 
 
-def _candidates(rotations: np.ndarray, count: int) -> np.ndarray:
-    """Fill the fundamental zone densely: the symmetry axes first, then about `count` points of a Fibonacci lattice."""
-    axes = _symmetry_axes(rotations)
+def _lattice_in_zone(rotations: np.ndarray, count: int) -> np.ndarray:
+    """Fill the fundamental zone evenly with about `count` points of a Fibonacci lattice on the sphere."""
     total = 2 * len(rotations) * count
     index = np.arange(total)
     z = 1 - (2 * index + 1) / total
     azimuth = index * (math.pi * (3 - math.sqrt(5)))
     radius = np.sqrt(1 - z * z)
     sphere = np.stack([radius * np.cos(azimuth), radius * np.sin(azimuth), z], axis=1)
-    return np.concatenate([axes, sphere[_in_zone(sphere, rotations, margin=0.0)]])
+    return sphere[_in_zone(sphere, rotations, margin=0.0)]
 
 
 def _in_zone(directions: np.ndarray, rotations: np.ndarray, *, margin: float) -> np.ndarray:
-    """Tell which directions are as near to the zone's centre as any of their equivalents."""
+    """Index the directions that are as near to the zone's centre as any of their equivalents."""
     own = directions @ _ZONE_CENTRE
-    inside = own >= -margin
+    inside = np.flatnonzero(own >= -margin)
     for rotation in rotations[1:]:
-        inside &= own >= np.abs(directions @ (rotation.T @ _ZONE_CENTRE)) - margin
+        others = np.abs(directions[inside] @ (rotation.T @ _ZONE_CENTRE))
+        inside = inside[own[inside] >= others - margin]
     return inside
 
 

@@ -1,0 +1,280 @@
+"""What a measurement does to a pattern: effects for training and testing on patterns that are not perfect.
+
+Every function takes peak lists and returns new ones. Those with chance in them take a `seed`: a number, or a
+`numpy.random.Generator` to go on with. One number gives independent chance to different effects.
+
+The order of nature: `overlap` (in the specimen), `count_electrons`, `shift_centre`, `scale_pixel_size`, `jitter`,
+`lose_peaks`, `add_spurious_peaks`, `limit_dynamic_range` (in the detector and the peak finder).
+"""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import KDTree
+
+from gpuediff.peaks import PeakBatch, offsets_of
+
+DIRECT_BEAM_RADIUS = 0.02  # Å⁻¹; nearer to the centre than this is no reflection of a lattice below 50 Å
+
+Seed = int | np.random.Generator
+
+
+def limit_dynamic_range(peaks: PeakBatch, ratio: float) -> PeakBatch:
+    """Drop peaks too weak beside the brightest peak of the same pattern, be it the direct beam or not.
+
+    Parameters
+    ----------
+    peaks : PeakBatch
+        n patterns.
+    ratio : float
+        Brightest over weakest intensity that one exposure records, above 1; 1e3 for a good peak finder.
+
+    Raises
+    ------
+    ValueError
+        If `ratio` is not above 1.
+    """
+    _check("ratio", ratio, ratio > 1, "above 1")
+    brightest = np.zeros(len(peaks))
+    np.maximum.at(brightest, peaks.pattern_of_peak, peaks.intensity)
+    return peaks.keep(peaks.intensity * ratio >= brightest[peaks.pattern_of_peak])
+
+
+def count_electrons(peaks: PeakBatch, dose: float, seed: Seed) -> PeakBatch:
+    """Replace intensities by numbers of electrons, which fluctuate (Poisson); peaks without an electron are lost.
+
+    Parameters
+    ----------
+    peaks : PeakBatch
+        Intensities as fractions of the incident beam.
+    dose : float
+        Electrons that hit the specimen while one pattern is recorded, above 0.
+    seed : int or numpy.random.Generator
+
+    Returns
+    -------
+    PeakBatch
+        Intensities are whole numbers of electrons.
+
+    Raises
+    ------
+    ValueError
+        If `dose` is not above 0 or not finite.
+    """
+    _check("dose", dose, 0 < dose < np.inf, "above 0 and finite")
+    counts = _generator(seed, "count_electrons").poisson(dose * peaks.intensity.astype(np.float64))
+    return PeakBatch(peaks.qx, peaks.qy, counts.astype(np.float32), peaks.offsets).keep(counts > 0)
+
+
+def jitter(peaks: PeakBatch, sigma: float, seed: Seed) -> PeakBatch:
+    """Move every peak on its own: the error of the peak finder.
+
+    Parameters
+    ----------
+    peaks : PeakBatch
+        n patterns.
+    sigma : float
+        Standard deviation along x and along y, Å⁻¹; a tenth of a detector pixel is usual, about 0.002 Å⁻¹.
+    seed : int or numpy.random.Generator
+
+    Raises
+    ------
+    ValueError
+        If `sigma` is negative or not finite.
+    """
+    _check("sigma", sigma, 0 <= sigma < np.inf, "at least 0 Å⁻¹ and finite")
+    moves = _generator(seed, "jitter").normal(scale=sigma, size=(2, len(peaks.qx)))
+    return _at(peaks, peaks.qx + moves[0], peaks.qy + moves[1])
+
+
+def shift_centre(peaks: PeakBatch, sigma: float, seed: Seed) -> PeakBatch:
+    """Move every pattern as a whole: the centre was not found exactly.
+
+    Parameters
+    ----------
+    peaks : PeakBatch
+        n patterns.
+    sigma : float
+        Standard deviation of the shift along x and along y, Å⁻¹.
+    seed : int or numpy.random.Generator
+
+    Raises
+    ------
+    ValueError
+        If `sigma` is negative or not finite.
+    """
+    _check("sigma", sigma, 0 <= sigma < np.inf, "at least 0 Å⁻¹ and finite")
+    shifts = _generator(seed, "shift_centre").normal(scale=sigma, size=(2, len(peaks)))
+    return _at(peaks, peaks.qx + shifts[0, peaks.pattern_of_peak], peaks.qy + shifts[1, peaks.pattern_of_peak])
+
+
+def scale_pixel_size(peaks: PeakBatch, sigma: float, seed: Seed) -> PeakBatch:
+    """Stretch every pattern by its own factor: the calibrated pixel size is wrong.
+
+    Parameters
+    ----------
+    peaks : PeakBatch
+        n patterns.
+    sigma : float
+        Standard deviation of the relative error of the pixel size, below 0.2; 0.01 for a careful calibration.
+    seed : int or numpy.random.Generator
+
+    Raises
+    ------
+    ValueError
+        If `sigma` is negative, or so large that a factor could come near 0.
+    """
+    _check("sigma", sigma, 0 <= sigma < 0.2, "at least 0 and below 0.2")
+    factors = 1 + _generator(seed, "scale_pixel_size").normal(scale=sigma, size=len(peaks))
+    return _at(peaks, peaks.qx * factors[peaks.pattern_of_peak], peaks.qy * factors[peaks.pattern_of_peak])
+
+
+def lose_peaks(peaks: PeakBatch, probability: float, seed: Seed) -> PeakBatch:
+    """Lose peaks at random, strong or weak; the direct beam is never lost.
+
+    Parameters
+    ----------
+    peaks : PeakBatch
+        Peaks within `DIRECT_BEAM_RADIUS` of the centre are the direct beam.
+    probability : float
+        That a peak is lost, 0 .. 1.
+    seed : int or numpy.random.Generator
+
+    Raises
+    ------
+    ValueError
+        If `probability` is not between 0 and 1.
+    """
+    _check("probability", probability, 0 <= probability <= 1, "between 0 and 1")
+    kept = _generator(seed, "lose_peaks").random(len(peaks.qx)) >= probability
+    return peaks.keep(kept | (np.hypot(peaks.qx, peaks.qy) < DIRECT_BEAM_RADIUS))
+
+
+def add_spurious_peaks(
+    peaks: PeakBatch, rate: float, seed: Seed, *, q_max: float = 2.0, intensity: tuple[float, float] = (1e-5, 1e-2)
+) -> PeakBatch:
+    """Add peaks that are not the crystal's: contamination, a neighbour, hot pixels.
+
+    Parameters
+    ----------
+    peaks : PeakBatch
+        n patterns; theirs come first in the patterns that are returned.
+    rate : float
+        Mean number of spurious peaks in a pattern (Poisson).
+    seed : int or numpy.random.Generator
+    q_max : float
+        They lie anywhere on the disc of this radius with the same probability, Å⁻¹.
+    intensity : tuple of float
+        Weakest and strongest, in the unit of the peaks; any ratio is as likely as any other in between.
+
+    Raises
+    ------
+    ValueError
+        If a value is out of range.
+    """
+    weakest, strongest = intensity
+    _check("rate", rate, 0 <= rate < np.inf, "at least 0 and finite")
+    _check("q_max", q_max, 0 < q_max < np.inf, "above 0 Å⁻¹ and finite")
+    _check("intensity", intensity, 0 < weakest <= strongest < np.inf, "0 < weakest <= strongest, finite")
+    rng = _generator(seed, "add_spurious_peaks")
+    counts = rng.poisson(rate, size=len(peaks))
+    total = int(counts.sum())
+    radius, azimuth = q_max * np.sqrt(rng.random(total)), 2 * np.pi * rng.random(total)
+    values = np.exp(rng.uniform(np.log(weakest), np.log(strongest), size=total))
+    qx, qy = radius * np.cos(azimuth), radius * np.sin(azimuth)
+    spurious = PeakBatch(qx.astype(np.float32), qy.astype(np.float32), values.astype(np.float32), offsets_of(counts))
+    return _side_by_side(peaks, spurious)
+
+
+def overlap(
+    first: PeakBatch, second: PeakBatch, *, weight: float | np.ndarray = 0.5, radius: float = 0.02
+) -> PeakBatch:
+    """Lay the patterns of two grains over each other, pattern i of one over pattern i of the other.
+
+    Peaks that a peak finder could not tell apart become one: their intensities add up, its place is their centre of
+    mass. Chains of such peaks become one too, also of peaks of the same grain.
+
+    Parameters
+    ----------
+    first, second : PeakBatch
+        n patterns each.
+    weight : float or array, shape (n,)
+        Share of the beam that hits the second grain, 0 .. 1; the first has the rest.
+    radius : float
+        Largest distance of peaks that become one, Å⁻¹: about the diameter of a diffraction disk.
+
+    Returns
+    -------
+    PeakBatch
+        n patterns; in each, a merged peak stands where the first of its parts was.
+
+    Raises
+    ------
+    ValueError
+        If the numbers of patterns differ, or a value is out of range.
+    """
+    if len(first) != len(second):
+        raise ValueError(f"overlap: {len(first)} patterns cannot be laid over {len(second)}")
+    share = np.broadcast_to(np.asarray(weight, dtype=np.float64), (len(first),))
+    _check("weight", weight, bool(np.all((share >= 0) & (share <= 1))), "between 0 and 1")
+    _check("radius", radius, 0 <= radius < np.inf, "at least 0 Å⁻¹ and finite")
+    return _merged(_side_by_side(_weighted(first, 1 - share), _weighted(second, share)), radius)
+
+
+def _merged(peaks: PeakBatch, radius: float) -> PeakBatch:
+    """Unite peaks of the same pattern that a chain of distances of at most `radius` connects."""
+    if len(peaks.qx) == 0:
+        return peaks
+    pattern = peaks.pattern_of_peak
+    # The patterns lie above each other, farther apart than any two peaks that could be united.
+    places = np.stack([peaks.qx, peaks.qy, pattern * (2 * radius + 1)], axis=1, dtype=np.float64)
+    pairs = KDTree(places).query_pairs(radius, output_type="ndarray")
+    graph = coo_array((np.ones(len(pairs), dtype=np.int8), pairs.T), shape=(len(places),) * 2)
+    count, group = connected_components(graph, directed=False)
+    leader = np.full(count, len(places))
+    np.minimum.at(leader, group, np.arange(len(places)))
+    rank = np.empty(count, dtype=np.int64)
+    rank[np.argsort(leader)] = np.arange(count)
+    group = rank[group]  # groups in the order of their first peaks, so that patterns stay together
+    intensity = np.bincount(group, peaks.intensity)
+    # Peaks without any intensity still have a place: the plain mean.
+    mass = np.where(intensity[group] > 0, peaks.intensity, 1.0)
+    total = np.bincount(group, mass)
+    qx, qy = (np.bincount(group, mass * q) / total for q in (peaks.qx, peaks.qy))
+    offsets = offsets_of(np.bincount(pattern[np.sort(leader)], minlength=len(peaks)))
+    return PeakBatch(qx.astype(np.float32), qy.astype(np.float32), intensity.astype(np.float32), offsets)
+
+
+def _side_by_side(first: PeakBatch, second: PeakBatch) -> PeakBatch:
+    """Join pattern i of one to pattern i of the other."""
+    pattern = np.concatenate([first.pattern_of_peak, second.pattern_of_peak])
+    order = np.argsort(pattern, kind="stable")
+    qx, qy, intensity = (
+        np.concatenate(pair)[order]
+        for pair in ((first.qx, second.qx), (first.qy, second.qy), (first.intensity, second.intensity))
+    )
+    return PeakBatch(qx, qy, intensity, first.offsets + second.offsets)
+
+
+def _weighted(peaks: PeakBatch, weight: np.ndarray) -> PeakBatch:
+    intensity = peaks.intensity * weight[peaks.pattern_of_peak]
+    return PeakBatch(peaks.qx, peaks.qy, intensity.astype(np.float32), peaks.offsets)
+
+
+def _at(peaks: PeakBatch, qx: np.ndarray, qy: np.ndarray) -> PeakBatch:
+    return PeakBatch(qx.astype(np.float32), qy.astype(np.float32), peaks.intensity, peaks.offsets)
+
+
+def _generator(seed: Seed, effect: str) -> np.random.Generator:
+    if isinstance(seed, np.random.Generator):
+        return seed
+    return np.random.default_rng([seed, zlib.crc32(effect.encode())])
+
+
+def _check(name: str, value: object, allowed: bool, rule: str) -> None:
+    if not allowed:
+        raise ValueError(f"{name} = {value}: must be {rule}")
