@@ -6,11 +6,12 @@ The command line does no more than call these; a notebook can do the same.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from gpuediff.errors import InvalidLibrary
+from gpuediff.arrays import resolve_device
+from gpuediff.errors import DeviceUnavailable, InvalidLibrary
 from gpuediff.evaluation.metrics import Answers, Evaluation, LabelledFeatures
 from gpuediff.evaluation.metrics import evaluate as evaluate_hierarchy
 from gpuediff.features.blocks import RadialBasisBlock
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from gpuediff.hierarchy.hierarchy import Hierarchy
     from gpuediff.hierarchy.prediction import Prediction
     from gpuediff.library.reader import Library
+    from gpuediff.library.writer import Outcome
     from gpuediff.peaks import PeakBatch
 
 # Patterns whose peaks and features are held at a time beside the feature matrix itself.
@@ -34,7 +36,24 @@ def feature_block(run: Run) -> RadialBasisBlock:
     return RadialBasisBlock(RadialBasis.from_settings(run.features), direct_beam=run.features.direct_beam)
 
 
-def simulate(run: Run, path: str | Path, *, track: Track = silent) -> None:
+def choose_device(request: Literal["auto", "gpu", "cpu"]) -> str:
+    """Say in one line where this version computes, and why.
+
+    Raises
+    ------
+    DeviceUnavailable
+        If the GPU is asked for: this version runs the whole of the main job on the CPU.
+    """
+    device = resolve_device(request)
+    if device.kind == "cpu":
+        return f"computing on the CPU: {device.reason}"
+    only_cpu = f"this version runs the main job on the CPU only, although there is a GPU ({device.name})"
+    if request == "gpu":
+        raise DeviceUnavailable(f"--device gpu: {only_cpu}: use --device cpu")
+    return f"computing on the CPU: {only_cpu}"
+
+
+def simulate(run: Run, path: str | Path, *, track: Track = silent) -> Outcome:
     """Read a run's structures and write their pattern library.
 
     Parameters
@@ -42,6 +61,10 @@ def simulate(run: Run, path: str | Path, *, track: Track = silent) -> None:
     run : Run
     path : path
         Of the library to be; an interrupted simulation to the same path goes on where it stopped.
+
+    Returns
+    -------
+    "built", "resumed" or "existed"
 
     Raises
     ------
@@ -53,7 +76,7 @@ def simulate(run: Run, path: str | Path, *, track: Track = silent) -> None:
     crystals, skipped = read_crystals(run.structures, track=track)
     if not crystals:
         raise InvalidLibrary(f"no structure of source {run.structures.source!r} can be simulated: {_reasons(skipped)}")
-    build_library(path, run, crystals, skipped, track=track)
+    return build_library(path, run, crystals, skipped, track=track)
 
 
 def labelled_features(

@@ -48,11 +48,13 @@ class Screen:
         self.as_json = as_json
         self.remarks = Console(stderr=True, highlight=False, quiet=quiet)
         self.results = Console(highlight=False, quiet=quiet or as_json)
+        if not self.results.is_terminal:  # a file or a pipe has no edge to wrap at
+            self.results.width = 160
         self.track = tracker(self.remarks, quiet=quiet)
 
     def remark(self, text: str) -> None:
         """Tell what is going on."""
-        self.remarks.print(text, markup=False)
+        self.remarks.print(text, markup=False, soft_wrap=True)
 
     def result(self, *tables: Any, data: Any) -> None:
         """Show tables to a person, or the data to a script."""
@@ -81,8 +83,11 @@ def simulate(
     run, folder = _run_and_folder(config, folder, seed)
     _choose_device(device, screen)
     path = folder / "library.h5"
-    if not workflow.simulate(run, path, track=screen.track):
+    outcome = workflow.simulate(run, path, track=screen.track)
+    if outcome == "existed":
         screen.remark(f"{path} is already the library of this configuration")
+    elif outcome == "resumed":
+        screen.remark("went on where an interrupted simulation stopped")
     with Library(path) as library:
         info = library.info()
     screen.result(show.library(path, info), data=info)
@@ -113,7 +118,7 @@ def train(
         raise GpuediffError(f"{out}: already exists: pass --overwrite to replace it, or choose another --out")
     with Library(library or folder / "library.h5") as patterns:
         hierarchy = workflow.train(run, patterns, track=screen.track)
-        save_bundle(hierarchy, out, library=patterns.provenance(), overwrite=overwrite)
+        save_bundle(hierarchy, out, library=patterns.info(), overwrite=overwrite)
     info = bundle_info(out)
     screen.result(show.bundle(out, info), data=info)
 
@@ -142,9 +147,7 @@ def evaluate(
     _choose_device(device, screen)
     with Library(library or folder / "library.h5") as patterns:
         hierarchy = load_bundle(model or folder / "model")
-        evaluation, answers = workflow.evaluate(
-            run, patterns, hierarchy, aggregate_size=aggregate, track=screen.track
-        )
+        evaluation, answers = workflow.evaluate(run, patterns, hierarchy, aggregate_size=aggregate, track=screen.track)
     written = write_report(folder / "evaluation", evaluation, answers)
     screen.result(show.overview(evaluation), show.by_system(evaluation), data=dataclasses.asdict(evaluation))
     screen.written(*written)
@@ -206,23 +209,21 @@ def scan(
     as_json: Json = False,
 ) -> None:
     """Map crystal system, space group and lattice over a 4D-STEM scan."""
+    from gpuediff.cli.scan import map_and_show
     from gpuediff.hierarchy.bundle import load_bundle
     from gpuediff.scans.readers import read_scan
 
     screen = Screen(quiet=quiet, as_json=as_json)
     _choose_device(device, screen)
-    measured = read_scan(file, dataset=dataset, pixel_size=pixel_size, centre=centre)
+    measured = read_scan(file, dataset=dataset, pixel_size=pixel_size, centre=centre, track=screen.track)
     if measured.note:
         screen.remark(measured.note)
     hierarchy = load_bundle(model)
-    _map_and_write(
-        measured,
-        hierarchy,
-        out or Path(f"{file.stem}-maps"),
-        screen,
-        intensity_sum=intensity_sum,
-        lattice_system=lattice_system,
+    out = out or Path(f"{file.stem}-maps")
+    _, written = map_and_show(
+        measured, hierarchy, out, screen, intensity_sum=intensity_sum, lattice_system=lattice_system
     )
+    screen.written(*written)
 
 
 @app.command()
@@ -279,10 +280,6 @@ def _choose_device(device: str, screen: Screen) -> None:
     from gpuediff.workflow import choose_device
 
     screen.remark(choose_device(device))
-
-
-def _map_and_write(measured: Any, hierarchy: Any, out: Path, screen: Screen, **options: Any) -> None:
-    raise NotImplementedError
 
 
 def _plain(value: Any) -> Any:

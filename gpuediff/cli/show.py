@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
 from gpuediff.crystals.symmetry import independent_parameters
+from gpuediff.settings import CRYSTAL_SYSTEMS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -133,3 +135,62 @@ def doctor(report: dict[str, Any]) -> list[Table]:
     )
     packages = key_values("Packages", {name: version or "–" for name, version in report["packages"].items()})
     return [machine, packages]
+
+
+def library(path: Path, info: dict[str, Any]) -> Table:
+    """Lay out what a pattern library holds."""
+    simulation = info["configuration"]["simulation"]
+    orientations = simulation["orientations"]
+    thicknesses = info["thicknesses"]
+    span = f"{thicknesses[0]:g} Å" if len(thicknesses) == 1 else f"{thicknesses[0]:g} .. {thicknesses[-1]:g} Å"
+    systems = info["materials_of_crystal_system"]
+    skipped = sum(info["skipped"].values())
+    reasons = "".join(f"\n{count:,} x {reason}" for reason, count in list(info["skipped"].items())[:8])
+    return key_values(
+        str(path),
+        {
+            "materials": info["materials"],
+            "": ", ".join(f"{count:,} {system}" for system, count in systems.items()),
+            "patterns": info["patterns"],
+            "orientations": f"{orientations['count']} a material, protocol “{orientations['protocol']}”",
+            "thicknesses": f"{len(thicknesses)} ({span})",
+            "peaks": info["peaks"],
+            "simulation": (
+                f"{simulation['beam_energy'] / 1e3:g} keV, |g| ≤ {simulation['g_max']:g} Å⁻¹, "
+                f"|s| ≤ {simulation['excitation_error_max']:g} Å⁻¹, {simulation['form_factors']}, "
+                f"{simulation['scattering']} scattering"
+            ),
+            "size": f"{info['bytes'] / 1e6:,.1f} MB",
+            "skipped structures": f"{skipped:,}{reasons}",
+        },
+    )
+
+
+def bundle(path: Path, info: dict[str, Any]) -> Table:
+    """Lay out what a model bundle predicts and what it was trained on."""
+    models = info["models"]
+    systems = [name for name in CRYSTAL_SYSTEMS if name in models["crystal_system"]["classes"]]
+    space_groups = sum(len(model["classes"]) for name, model in models.items() if name.startswith("space_group"))
+    pairs: dict[str, Any] = {
+        "crystal systems": ", ".join(systems),
+        "space groups": space_groups,
+        "forests": len(models),
+        "trees": sum(model["trees"] for model in models.values()),
+        "features": ", ".join(f"{name} {value}" for name, value in info["features"].items()),
+        "thickness": f"{info['training']['thickness']:g} Å",
+        "size": f"{info['size'] / 1e6:,.1f} MB",
+    }
+    if info["library"]:
+        orientations = info["library"]["configuration"]["simulation"]["orientations"]
+        pairs["library"] = (
+            f"{info['library']['patterns']:,} patterns of {info['library']['materials']:,} materials, "
+            f"protocol “{orientations['protocol']}”"
+        )
+    if info["metrics"]:
+        single, aggregate = info["metrics"]["single"], info["metrics"]["aggregate"]
+        told = f"{single['accuracy']:.1%} with one pattern"
+        if aggregate:
+            told += f", {aggregate['accuracy']:.1%} with {info['metrics']['aggregate_size']}"
+        pairs["crystal system right"] = f"{told}, on unseen materials, protocol “{info['metrics']['protocol']}”"
+    pairs["made by"] = ", ".join(f"{name} {version}" for name, version in info["software"].items())
+    return key_values(str(path), pairs)

@@ -86,4 +86,5 @@ def _draw_lattice(axes: Axes, answer: Answers, rows: np.ndarray, system: str) ->
     axes.set_xlim(0, limit * 1.05)
     axes.set_ylim(0, limit * 1.05)
     axes.set_aspect("equal")
-    axes.legend(loc="lower right", fontsize=7, frameon=False, markerscale=2, handletextpad=0.1)
+    if rows.any():
+        axes.legend(loc="lower right", fontsize=7, frameon=False, markerscale=2, handletextpad=0.1)

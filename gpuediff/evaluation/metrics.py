@@ -253,6 +253,4 @@ def _mean_by(values: np.ndarray, key: np.ndarray) -> np.ndarray:
 
 def _lattice_error(answers: Answers, rows: Any, system: str) -> dict[str, float]:
     error = np.abs(answers.predicted_in_true_system.lattice[rows] - answers.lattice[rows])
-    return {
-        name: float(np.median(error[:, LATTICE_PARAMETERS.index(name)])) for name in independent_parameters(system)
-    }
+    return {name: float(np.median(error[:, LATTICE_PARAMETERS.index(name)])) for name in independent_parameters(system)}

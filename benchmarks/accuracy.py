@@ -1,0 +1,69 @@
+"""From structures to an evaluated bundle with one config; the accuracies and the time of every stage.
+
+    python benchmarks/accuracy.py configs/materials-1000-grid.toml
+
+Works in runs/<config name>, where a library that is already there is used again (its stage is then not timed),
+and writes benchmarks/results/accuracy-<config name>.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import time
+from pathlib import Path
+
+from record import ROOT, write_record
+from rich.console import Console
+
+from gpuediff import workflow
+from gpuediff.cli import show
+from gpuediff.cli.progress import tracker
+from gpuediff.evaluation.report import write_report
+from gpuediff.hierarchy.bundle import load_bundle, save_bundle
+from gpuediff.library.reader import Library
+from gpuediff.settings import load_run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("config", type=Path)
+    config = parser.parse_args().config
+    run = load_run(config)
+    folder = ROOT / "runs" / config.stem
+    track = tracker(Console(stderr=True))
+    seconds: dict[str, float | None] = {}
+
+    def timed(stage, call):
+        started = time.perf_counter()
+        result = call()
+        seconds[stage] = round(time.perf_counter() - started, 2)
+        return result
+
+    outcome = timed("structures and simulation", lambda: workflow.simulate(run, folder / "library.h5", track=track))
+    if outcome != "built":
+        seconds["structures and simulation"] = None
+    with Library(folder / "library.h5") as library:
+        hierarchy = timed("features and training", lambda: workflow.train(run, library, track=track))
+        save_bundle(hierarchy, folder / "model", library=library.info(), overwrite=True)
+        loaded = timed("loading the bundle", lambda: load_bundle(folder / "model"))
+        evaluation, answers = timed("evaluation", lambda: workflow.evaluate(run, library, loaded, track=track))
+        info = library.info()
+    write_report(folder / "evaluation", evaluation, answers)
+    Console().print(show.overview(evaluation), show.by_system(evaluation))
+    content = {
+        "config": config.name,
+        "run": run.model_copy(
+            update={"structures": run.structures.model_copy(update={"path": Path(run.structures.path.name)})}
+            if run.structures.path
+            else {}
+        ).model_dump(mode="json"),
+        "library": {key: info[key] for key in ("materials", "patterns", "peaks")},
+        "seconds": seconds,
+        "evaluation": dataclasses.asdict(evaluation),
+    }
+    print("wrote", write_record(f"accuracy-{config.stem}", content).relative_to(ROOT))
+
+
+if __name__ == "__main__":
+    main()

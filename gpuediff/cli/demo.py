@@ -1,0 +1,92 @@
+"""The demo: the whole way from built-in structures to a mapped scan, every answer beside the truth."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from rich.table import Table
+
+from gpuediff import workflow
+from gpuediff.cli import show
+from gpuediff.cli.scan import map_and_show, truth_table
+from gpuediff.evaluation.metrics import Answers
+from gpuediff.evaluation.report import write_report
+from gpuediff.hierarchy.bundle import load_bundle, save_bundle
+from gpuediff.library.reader import Library
+from gpuediff.library.split import split_materials
+from gpuediff.scans.simulated import simulated_scan
+from gpuediff.settings import load_run
+from gpuediff.shipped import shipped_file
+
+if TYPE_CHECKING:
+    from gpuediff.cli.app import Screen
+    from gpuediff.library.reader import Materials
+
+UNKNOWNS_SHOWN = 10
+
+
+def run_demo(folder: Path, seed: int | None, screen: Screen) -> None:
+    """Simulate, train, evaluate, and map a simulated scan of twinned Au particles; show and write everything.
+
+    Parameters
+    ----------
+    folder : Path
+        A library of the same configuration that is already there is used again.
+    seed : int, optional
+        Instead of the configuration's seeds.
+    screen : Screen
+    """
+    started = time.perf_counter()
+    run = load_run(shipped_file("configs", "quickstart.toml"))
+    if seed is not None:
+        run = run.with_seed(seed)
+    screen.remark(workflow.choose_device("auto"))
+    path = folder / "library.h5"
+    workflow.simulate(run, path, track=screen.track)
+    with Library(path) as library:
+        info = library.info()
+        screen.result(show.library(path, info), data=None)
+        hierarchy = workflow.train(run, library, track=screen.track)
+        save_bundle(hierarchy, folder / "model", library=info, overwrite=True)
+        hierarchy = load_bundle(folder / "model")
+        evaluation, answers = workflow.evaluate(run, library, hierarchy, track=screen.track)
+        unknown = ~split_materials(library.materials.material_id, run.split)
+        screen.result(show.overview(evaluation), show.by_system(evaluation), data=None)
+        if "aggregate" in answers:
+            screen.result(_unknowns(library.materials, unknown, answers["aggregate"]), data=None)
+    written = write_report(folder / "evaluation", evaluation, answers)
+
+    scan, truth = simulated_scan(seed=0 if seed is None else seed, track=screen.track)
+    maps, scan_files = map_and_show(scan, hierarchy, folder / "scan", screen)
+    screen.result(truth_table(maps, truth), data=None)
+    screen.written(path, folder / "model", *written, *scan_files)
+    screen.remark(f"done in {time.perf_counter() - started:.0f} s")
+
+
+def _unknowns(materials: Materials, unknown: np.ndarray, answers: Answers) -> Table:
+    """Lay out a few unseen materials with the answer to ten patterns of each beside the truth."""
+    table = Table(title="Some materials that were not trained on, ten patterns each", title_justify="left")
+    table.add_column("material")
+    for name in ("crystal system", "space group", "a, b, c (Å)"):
+        table.add_column(f"{name}:\ntrue")
+        table.add_column("predicted")
+    table.add_column("confidence", justify="right")
+    _, rows = np.unique(answers.material, return_index=True)
+    shown = rows[np.linspace(0, len(rows) - 1, min(UNKNOWNS_SHOWN, len(rows))).astype(int)]
+    for row in shown:
+        material = answers.material[row]
+        predicted = answers.predicted
+        table.add_row(
+            f"{materials.formula[material]}",
+            str(materials.crystal_system[material]),
+            str(predicted.crystal_system[row]),
+            str(materials.space_group_number[material]),
+            str(predicted.space_group_number[row]),
+            show.lattice_cells(materials.conventional[material])[0],
+            show.lattice_cells(predicted.lattice[row])[0],
+            f"{predicted.confidence[row]:.0%}",
+        )
+    return table

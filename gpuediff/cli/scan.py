@@ -1,0 +1,115 @@
+"""Mapping a scan for a person: maps and particles are computed, written and summed up in two tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from gpuediff.cli import show
+from gpuediff.scans.maps import ScanMaps, Status, map_scan
+from gpuediff.scans.particles import Particles, find_particles
+from gpuediff.scans.report import write_scan_report
+
+if TYPE_CHECKING:
+    from gpuediff.cli.app import Screen
+    from gpuediff.hierarchy.hierarchy import Hierarchy
+    from gpuediff.scans.readers import Scan
+    from gpuediff.scans.simulated import Truth
+
+PARTICLES_SHOWN = 10
+LATTICE_TOLERANCE = 0.1  # Å, within which a predicted length counts as right in the demo's table
+
+
+def map_and_show(
+    scan: Scan, hierarchy: Hierarchy, out: Path, screen: Screen, **options: Any
+) -> tuple[ScanMaps, list[Path]]:
+    """Map a scan, find its particles, write the report and show the tables; returns maps and files."""
+    maps = map_scan(scan, hierarchy, track=screen.track, **options)
+    particles = find_particles(scan, maps, hierarchy, track=screen.track)
+    written = write_scan_report(out, maps, particles)
+    data = {
+        "source": maps.source,
+        "shape": list(maps.shape),
+        "status": {status.name.lower(): maps.count(status) for status in Status},
+        "filtered_fractions": dict(zip(maps.systems, maps.filtered_fractions(), strict=True)),
+        "particles": len(particles),
+        "files": [str(path) for path in written],
+    }
+    screen.result(_positions(maps), _systems(maps), _particles(particles), data=data)
+    return maps, written
+
+
+def truth_table(maps: ScanMaps, truth: Truth) -> Table:
+    """Compare the maps of a simulated scan with what it was made of."""
+    crystal = truth.grain >= 0
+    labelled = maps.filtered_system >= 0
+    both = crystal & labelled
+    right = both & (maps.crystal_system == truth.crystal_system)
+    error = abs(maps.lattice[..., 0] - truth.crystal.conventional[0])
+    near = right & (error <= LATTICE_TOLERANCE)
+    lattice = f"a = {truth.crystal.conventional[0]:.3f} Å"
+    return show.key_values(
+        f"Against the truth: {truth.crystal.formula}, {truth.crystal.crystal_system}, {lattice}",
+        {
+            "pixels with crystal": int(crystal.sum()),
+            "of these labelled": _share(both.sum(), crystal.sum()),
+            "of the labelled, right crystal system": _share(right.sum(), both.sum()),
+            f"of the right, a within {LATTICE_TOLERANCE:g} Å": _share(near.sum(), right.sum()),
+            "pixels without crystal that got a label": _share((labelled & ~crystal).sum(), (~crystal).sum()),
+        },
+    )
+
+
+def _positions(maps: ScanMaps) -> Table:
+    ny, nx = maps.shape
+    counts = {
+        "labelled": maps.count(Status.PREDICTED),
+        "too few peaks": maps.count(Status.TOO_FEW_PEAKS),
+        "impossible peaks": maps.count(Status.INVALID_PEAKS),
+        "dropped for low confidence": maps.count(Status.BELOW_CONFIDENCE),
+    }
+    return show.key_values(f"{maps.source}: {ny} x {nx} probe positions", counts)
+
+
+def _systems(maps: ScanMaps) -> Table:
+    table = Table(title="Share of the scan", title_justify="left")
+    for heading in ("crystal system", "patterns", "weighted by confidence", "after filtering"):
+        table.add_column(heading, justify="left" if heading == "crystal system" else "right")
+    columns = maps.raw_fractions(), maps.weighted_fractions(), maps.filtered_fractions()
+    for system, *shares in zip(maps.systems, *columns, strict=True):
+        table.add_row(system, *(f"{share:.1%}" for share in shares))
+    return table
+
+
+def _particles(particles: Particles) -> Table:
+    shown = min(len(particles), PARTICLES_SHOWN)
+    of = "" if shown == len(particles) else f", the {shown} largest of {len(particles):,}"
+    table = Table(title=f"Particles, predicted from all their patterns{of}", title_justify="left")
+    headings = (
+        "particle",
+        "pixels",
+        "system on the map",
+        "from all patterns",
+        "space group",
+        "a, b, c (Å)",
+        "α, β, γ (°)",
+    )
+    for heading in headings:
+        table.add_column(heading, justify="right" if heading in ("pixels", "space group") else "left")
+    for row in range(shown):
+        answer = particles.by_aggregation
+        table.add_row(
+            str(row + 1),
+            f"{particles.size[row]:,}",
+            str(particles.crystal_system[row]),
+            f"{answer.crystal_system[row]} ({answer.confidence[row]:.0%})",
+            str(answer.space_group_number[row]),
+            *show.lattice_cells(answer.lattice[row]),
+        )
+    return table
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{int(part):,} ({part / whole:.0%})" if whole else "0"

@@ -1,0 +1,169 @@
+"""A person or a script at the command line gets answers, files and exit codes to trust."""
+
+import json
+import sys
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+
+from gpuediff.cli import main
+
+CONFIG = """
+[structures]
+source = "prototypes"
+sample = 24
+
+[simulation]
+g_max = 1.0
+thicknesses = [100, 200]
+
+[simulation.orientations]
+count = 4
+
+[split]
+train_fraction = 0.6
+
+[training]
+crystal_system = { trees = 8, depth = 8 }
+space_group = { trees = 8, depth = 8 }
+lattice = { trees = 8, depth = 8 }
+"""
+
+
+def call(*arguments):
+    """Run the command line in this process; returns the exit code."""
+    before = sys.argv
+    sys.argv = ["gpuediff", *map(str, arguments)]
+    try:
+        main()
+    except SystemExit as ended:
+        return ended.code or 0
+    finally:
+        sys.argv = before
+    return 0
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A run's folder after simulate, train and evaluate."""
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "run.toml").write_text(CONFIG)
+    for command in ("simulate", "train", "evaluate"):
+        options = ["--aggregate", 2] if command == "evaluate" else []
+        assert call(command, folder / "run.toml", "--folder", folder, "--quiet", *options) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def peak_table(folder):
+    """The first patterns of the library as a CSV file."""
+    from gpuediff.library.reader import Library
+
+    with Library(folder / "library.h5") as library:
+        peaks = library.peaks(200.0, slice(0, 6))
+    table = pd.DataFrame(
+        {"pattern": peaks.pattern_of_peak, "qx": peaks.qx, "qy": peaks.qy, "intensity": peaks.intensity}
+    )
+    path = folder / "peaks.csv"
+    table.to_csv(path, index=False)
+    return path
+
+
+def test_a_run_leaves_library_model_metrics_and_pictures(folder):
+    metrics = json.loads((folder / "evaluation" / "metrics.json").read_text())
+    assert metrics["protocol"] == "grid"
+    assert 0 <= metrics["single"]["accuracy"] <= 1
+    for name in ("confusion.png", "lattice.png"):
+        assert (folder / "evaluation" / name).read_bytes().startswith(b"\x89PNG")
+    assert (folder / "model" / "manifest.json").exists()
+
+
+def test_simulating_again_keeps_the_library(folder):
+    before = (folder / "library.h5").read_bytes()
+    assert call("simulate", folder / "run.toml", "--folder", folder) == 0
+    assert (folder / "library.h5").read_bytes() == before
+
+
+def test_an_existing_model_is_not_replaced_unasked(folder, capsys):
+    assert call("train", folder / "run.toml", "--folder", folder) == 1
+    assert "--overwrite" in capsys.readouterr().err
+
+
+def test_library_info_is_a_table_or_json(folder, capsys):
+    assert call("library", "info", folder / "library.h5") == 0
+    assert "library.h5" in capsys.readouterr().out
+    assert call("library", "info", folder / "library.h5", "--json") == 0
+    info = json.loads(capsys.readouterr().out)
+    assert info["patterns"] == info["materials"] * 4
+
+
+def test_model_info_is_json_on_request(folder, capsys):
+    assert call("model", "info", folder / "model", "--json") == 0
+    assert json.loads(capsys.readouterr().out)
+
+
+def test_predictions_go_to_the_screen_to_json_and_to_a_table(folder, peak_table, tmp_path, capsys):
+    out = tmp_path / "answers.parquet"
+    assert call("predict", folder / "model", peak_table, "--out", out) == 0
+    assert "crystal system" in capsys.readouterr().out
+    assert call("predict", folder / "model", peak_table, "--json") == 0
+    records = json.loads(capsys.readouterr().out)
+    assert len(records) == 6
+    table = pd.read_parquet(out)
+    assert list(table["crystal_system"]) == [record["crystal_system"] for record in records]
+    np.testing.assert_allclose(table["a"], [record["a"] for record in records], rtol=1e-6)
+
+
+def test_patterns_of_one_material_give_one_answer_together(folder, peak_table, capsys):
+    assert call("predict", folder / "model", peak_table, "--together", "--json") == 0
+    assert len(json.loads(capsys.readouterr().out)) == 1
+
+
+def test_a_scan_becomes_maps(folder, tmp_path, capsys):
+    from gpuediff.library.reader import Library
+
+    file = tmp_path / "scan.h5"
+    kind = np.dtype([("qx", "f8"), ("qy", "f8"), ("intensity", "f8")])
+    with Library(folder / "library.h5") as library, h5py.File(file, "w") as h5:
+        data = h5.create_dataset("4DSTEM/braggpeaks/data", (2, 3), dtype=h5py.vlen_dtype(kind))
+        for index, (qx, qy, intensity) in enumerate(library.peaks(200.0, slice(0, 6))):
+            pattern = np.zeros(len(qx), kind)
+            pattern["qx"], pattern["qy"], pattern["intensity"] = qx, qy, intensity
+            data[divmod(index, 3)] = pattern
+    assert call("scan", folder / "model", file, "--out", tmp_path / "maps") == 0
+    assert {path.suffix for path in (tmp_path / "maps").iterdir()} >= {".h5", ".png", ".parquet"}
+
+
+def test_doctor_tells_the_path_taken(capsys):
+    assert call("doctor", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["device"] in ("cpu", "gpu")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["simulate", "absent.toml"], 1, "absent.toml: cannot be read"),
+        (["library", "info", "absent.h5"], 1, "absent.h5"),
+        (["model", "info", "absent"], 1, "absent"),
+        (["predict", "absent", "absent.csv"], 1, "absent"),
+        (["scan", "absent", "absent.h5"], 1, "absent"),
+        (["nonsense"], 2, "nonsense"),
+        (["evaluate", "run.toml", "--aggregate", "1"], 2, "aggregate"),
+    ],
+)
+def test_an_error_is_one_message_and_an_exit_code(arguments, code, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert call(*arguments) == code
+    told = capsys.readouterr().err
+    assert message in told
+    assert "Traceback" not in told
+
+
+def test_importing_the_package_stays_cheap():
+    import subprocess
+
+    code = "import sys, gpuediff; print(sorted({name.split('.')[0] for name in sys.modules}))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert not any(heavy in loaded for heavy in ("'numba'", "'sklearn'", "'pymatgen'", "'matplotlib'", "'cupy'"))
