@@ -62,15 +62,18 @@ class Journal:
         self.path = folder / "journal.jsonl"
         self.records: dict[int, ShardRecord] = {}
         folder.mkdir(parents=True, exist_ok=True)
-        header = {"identity": identity, "versions": versions}
         if not self.path.exists():
-            self._start(header)
+            self._start({"identity": identity, "versions": versions})
             return
-        lines = self._complete_lines()
-        self._check(lines[0] if lines else None, header)
-        for line in lines[1:]:
-            failed = {int(index): reason for index, reason in line.pop("failed").items()}
-            self.records[line["shard"]] = ShardRecord(**line, failed=failed)
+        try:
+            first, *lines = self._complete_lines()
+            found, found_versions = first["identity"], first["versions"]
+            for line in lines:
+                failed = {int(index): reason for index, reason in line.pop("failed").items()}
+                self.records[line["shard"]] = ShardRecord(**line, failed=failed)
+        except (ValueError, KeyError, TypeError) as error:
+            raise InvalidLibrary(f"{self.path}: damaged: remove the folder {folder} to start afresh") from error
+        self._check(folder, differences(found, identity), differences(found_versions, versions))
 
     def add(self, record: ShardRecord) -> None:
         """Note that a shard is complete, its file already on the disk."""
@@ -104,19 +107,16 @@ class Journal:
             file.truncate(length)
         return lines
 
-    def _check(self, found: dict[str, Any] | None, header: dict[str, Any]) -> None:
-        if found is None:
-            raise InvalidLibrary(f"{self.path}: damaged: remove the folder {self.path.parent} to start afresh")
-        other = differences(found["identity"], header["identity"])
+    @staticmethod
+    def _check(folder: Path, other: list[str], other_versions: list[str]) -> None:
         if other:
             raise InvalidLibrary(
-                f"{self.path.parent}: holds the unfinished library of another configuration ({'; '.join(other)}): "
+                f"{folder}: holds the unfinished library of another configuration ({'; '.join(other)}): "
                 f"go on with that configuration, remove the folder to start afresh, or choose another name"
             )
-        other = differences(found["versions"], header["versions"])
-        if other:
+        if other_versions:
             raise InvalidLibrary(
-                f"{self.path.parent}: holds an unfinished library made by other software ({'; '.join(other)}), and one "
+                f"{folder}: holds an unfinished library made by other software ({'; '.join(other_versions)}), and one "
                 f"library comes from one: install those versions again, or remove the folder to start afresh"
             )
 

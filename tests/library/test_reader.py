@@ -126,6 +126,17 @@ def test_patterns_come_in_the_order_asked_for_however_the_file_is_read(path, mon
         assert_equal(library.peaks(100.0, patterns), expected(0)[np.arange(PATTERNS)[np.array(patterns, dtype=int)]])
 
 
+def test_a_pattern_read_between_two_others_of_one_span_is_not_overwritten(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        writer, "simulate_crystal", lambda _, settings: fakes.random_patterns(3, settings, peaks_min=3, peaks_max=3)
+    )
+    build_library(tmp_path / "library.h5", fakes.a_run(patterns=20), CRYSTALS[:1])
+    monkeypatch.setattr(reader, "SPAN_PEAKS", 20)
+    with Library(tmp_path / "library.h5") as library:
+        everything = library.peaks(200.0)
+        assert_equal(library.peaks(200.0, [10, 0, 12]), everything[[10, 0, 12]])
+
+
 def test_only_the_chunks_of_the_patterns_asked_for_are_read(path):
     """Damage elsewhere goes unnoticed: the chunks of other thicknesses and other shards are not touched."""
     with h5py.File(path) as file:

@@ -1,3 +1,4 @@
+import fcntl
 import hashlib
 import os
 import signal
@@ -13,6 +14,7 @@ import pytest
 from gpuediff.crystals.sources import Skipped
 from gpuediff.errors import InvalidLibrary, InvalidPeaks
 from gpuediff.library import writer
+from gpuediff.library.durable import exclusive, lock_of
 from gpuediff.library.reader import Library
 from gpuediff.library.schema import CHUNK_PEAKS
 from gpuediff.library.shards import SHARD_BYTES, expected_peaks, plan_shards
@@ -228,10 +230,26 @@ def test_a_torn_last_line_of_the_journal_costs_one_shard(whole, tmp_path, monkey
         build_library(path, fakes.a_run(), fakes.crystals(20))
     journal = tmp_path / "library.h5.parts" / "journal.jsonl"
     journal.write_bytes(journal.read_bytes()[:-9])
+    simulated = stop_at(monkeypatch, "test-16")
+    with pytest.raises(KeyboardInterrupt):
+        build_library(path, fakes.a_run(), fakes.crystals(20))
+    assert simulated[0] == "test-9"
     simulated = stop_at(monkeypatch, "nothing")
     build_library(path, fakes.a_run(), fakes.crystals(20))
-    assert simulated[0] == "test-9"
+    assert simulated[0] == "test-15"
     assert sha256(path) == sha256(whole)
+
+
+@pytest.mark.parametrize("line", [b"{\n", b"[]\n", b'{"shard": 1}\n'])
+def test_a_damaged_journal_is_refused(line, tmp_path, monkeypatch):
+    path = tmp_path / "library.h5"
+    stop_at(monkeypatch, "test-13")
+    with pytest.raises(KeyboardInterrupt):
+        build_library(path, fakes.a_run(), fakes.crystals(20))
+    with (tmp_path / "library.h5.parts" / "journal.jsonl").open("ab") as file:
+        file.write(line)
+    with pytest.raises(InvalidLibrary, match=r"journal\.jsonl: damaged: remove the folder"):
+        build_library(path, fakes.a_run(), fakes.crystals(20))
 
 
 # A library that is already there
@@ -282,6 +300,21 @@ def test_a_second_process_that_builds_the_same_name_is_refused(whole, tmp_path):
     assert leftovers(path) == []
 
 
+def test_a_lock_file_that_its_last_holder_removed_in_between_locks_nobody_out_and_nobody_in(tmp_path, monkeypatch):
+    path = tmp_path / "library.h5"
+    flock = fcntl.flock
+
+    def flock_just_after_the_holder_left(descriptor, operation):
+        monkeypatch.setattr(fcntl, "flock", flock)
+        lock_of(path).unlink()
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock_just_after_the_holder_left)
+    with exclusive(path), pytest.raises(InvalidLibrary, match="another process"), exclusive(path):
+        pass
+    assert not lock_of(path).exists()
+
+
 # What goes in
 
 
@@ -291,6 +324,7 @@ def test_crystals_that_cannot_be_simulated_are_skipped_with_the_reason(tmp_path)
     with Library(tmp_path / "library.h5") as library:
         assert library.materials.material_id.tolist() == [f"test-{index}" for index in (0, 1, 2, 3, 4, 5, 7)]
         assert library.skipped == [*before, Skipped("test-6", "test-6: fails on purpose")]
+        assert library.material_of_pattern.tolist() == np.repeat(np.arange(7), 5).tolist()
 
 
 @pytest.mark.parametrize(("array", "value"), [("intensity", np.nan), ("intensity", -0.1), ("qx", np.inf)])
