@@ -23,9 +23,17 @@ SIMULATED = [fakes.fake_patterns(crystal, RUN.simulation) for crystal in CRYSTAL
 PATTERNS = 6 * len(CRYSTALS)
 
 
+@pytest.fixture(scope="module")
+def content(tmp_path_factory, fake_simulation_of_module) -> bytes:
+    path = tmp_path_factory.mktemp("library") / "library.h5"
+    build_library(path, RUN, CRYSTALS, [Skipped("mp-9", "too large"), Skipped("mp-8", "too large")])
+    return path.read_bytes()
+
+
 @pytest.fixture
-def path(tmp_path) -> Path:
-    build_library(tmp_path / "library.h5", RUN, CRYSTALS, [Skipped("mp-9", "too large"), Skipped("mp-8", "too large")])
+def path(tmp_path, content) -> Path:
+    """A library that a test may damage."""
+    (tmp_path / "library.h5").write_bytes(content)
     return tmp_path / "library.h5"
 
 
