@@ -139,16 +139,18 @@ def evaluate(
     from gpuediff import workflow
     from gpuediff.cli import show
     from gpuediff.evaluation.report import write_report
-    from gpuediff.hierarchy.bundle import load_bundle
+    from gpuediff.hierarchy.bundle import load_bundle, record_metrics
     from gpuediff.library.reader import Library
 
     screen = Screen(quiet=quiet, as_json=as_json)
     run, folder = _run_and_folder(config, folder, seed)
     _choose_device(device, screen)
+    model = model or folder / "model"
     with Library(library or folder / "library.h5") as patterns:
-        hierarchy = load_bundle(model or folder / "model")
+        hierarchy = load_bundle(model)
         evaluation, answers = workflow.evaluate(run, patterns, hierarchy, aggregate_size=aggregate, track=screen.track)
     written = write_report(folder / "evaluation", evaluation, answers)
+    record_metrics(model, dataclasses.asdict(evaluation))
     screen.result(show.overview(evaluation), show.by_system(evaluation), data=dataclasses.asdict(evaluation))
     screen.written(*written)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from gpuediff.cli import show
 from gpuediff.cli.scan import map_and_show, truth_table
 from gpuediff.evaluation.metrics import Answers
 from gpuediff.evaluation.report import write_report
-from gpuediff.hierarchy.bundle import load_bundle, save_bundle
+from gpuediff.hierarchy.bundle import load_bundle, record_metrics, save_bundle
 from gpuediff.library.reader import Library
 from gpuediff.library.split import split_materials
 from gpuediff.scans.simulated import simulated_scan
@@ -58,6 +59,7 @@ def run_demo(folder: Path, seed: int | None, screen: Screen) -> None:
         if "aggregate" in answers:
             screen.result(_unknowns(library.materials, unknown, answers["aggregate"]), data=None)
     written = write_report(folder / "evaluation", evaluation, answers)
+    record_metrics(folder / "model", dataclasses.asdict(evaluation))
 
     scan, truth = simulated_scan(seed=0 if seed is None else seed, track=screen.track)
     maps, scan_files = map_and_show(scan, hierarchy, folder / "scan", screen)

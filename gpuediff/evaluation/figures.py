@@ -72,6 +72,7 @@ def lattice_figure(evaluation: Evaluation, answers: dict[str, Answers]) -> Figur
 
 def _draw_lattice(axes: Axes, answer: Answers, rows: np.ndarray, system: str) -> None:
     limit = 1.0
+    size = 4 if rows.sum() > 200 else 14
     for name in LENGTHS:
         if name not in independent_parameters(system) or not rows.any():
             continue
@@ -80,11 +81,11 @@ def _draw_lattice(axes: Axes, answer: Answers, rows: np.ndarray, system: str) ->
         predicted = answer.predicted_in_true_system.lattice[rows, column]
         limit = max(limit, float(np.percentile(true, 99)), float(np.percentile(predicted, 99)))
         axes.scatter(
-            true, predicted, s=4, alpha=0.35, linewidths=0, color=COLOURS[name], label=f"${name}$", rasterized=True
+            true, predicted, s=size, alpha=0.35, linewidths=0, color=COLOURS[name], label=f"${name}$", rasterized=True
         )
     axes.plot([0, limit], [0, limit], color="0.4", linewidth=0.7)
     axes.set_xlim(0, limit * 1.05)
     axes.set_ylim(0, limit * 1.05)
     axes.set_aspect("equal")
     if rows.any():
-        axes.legend(loc="lower right", fontsize=7, frameon=False, markerscale=2, handletextpad=0.1)
+        axes.legend(loc="lower right", fontsize=7, frameon=False, handletextpad=0.1)

@@ -140,6 +140,33 @@ def bundle_info(path: str | Path) -> dict[str, Any]:
     return manifest.model_dump(mode="json") | {"size": size}
 
 
+def record_metrics(path: str | Path, metrics: dict[str, Any]) -> None:
+    """Write into a bundle's manifest what an evaluation found; the forests stay as they are.
+
+    Parameters
+    ----------
+    path : path
+        The bundle's folder.
+    metrics : dict
+        JSON values; they replace those that are there.
+
+    Raises
+    ------
+    InvalidBundle
+        If the folder is no whole bundle, or the metrics are no JSON values.
+    """
+    folder = Path(path)
+    manifest = read_manifest(folder)
+    check_folder(folder, manifest)
+    # Beside the folder: a file too many inside it would spoil the bundle, should we be killed here.
+    temporary = folder.absolute().with_name(f".{folder.absolute().name}.{secrets.token_hex(8)}.json")
+    try:
+        _write_manifest(manifest.model_copy(update={"metrics": metrics}), temporary)
+        publish(temporary, folder / MANIFEST)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def _check_target(path: Path, target: Path, overwrite: bool) -> None:
     if not os.path.lexists(target):
         return
@@ -178,13 +205,20 @@ def _write(hierarchy: Hierarchy, folder: Path, library: dict[str, Any] | None, m
             metrics=metrics,
             software={"gpuediff": gpuediff.__version__} | {name: version(name) for name in _SOFTWARE},
         )
+    except ValueError as error:
+        raise InvalidBundle(f"library and metrics must be JSON values in a dictionary: {error}") from error
+    _write_manifest(manifest, folder / MANIFEST)
+    synchronise(folder / FORESTS)
+
+
+def _write_manifest(manifest: Manifest, path: Path) -> None:
+    try:
         text = json.dumps(manifest.model_dump(), indent=1, allow_nan=False, ensure_ascii=False, default=_plain) + "\n"
     except (TypeError, ValueError) as error:
         raise InvalidBundle(f"library and metrics must be JSON values, null in place of NaN: {error}") from error
-    parse_manifest(text, folder)  # what cannot be read is not written
-    (folder / MANIFEST).write_text(text, encoding="utf-8")
-    synchronise(folder / MANIFEST)
-    synchronise(folder / FORESTS)
+    parse_manifest(text, path.parent)  # what cannot be read is not written
+    path.write_text(text, encoding="utf-8")
+    synchronise(path)
 
 
 def _replace(beside: Path, target: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gpuediff.errors import GpuediffError, InvalidBundle
 from gpuediff.hierarchy import bundle as bundle_module
-from gpuediff.hierarchy.bundle import bundle_info, load_bundle, save_bundle
+from gpuediff.hierarchy.bundle import bundle_info, load_bundle, record_metrics, save_bundle
 from gpuediff.hierarchy.hierarchy import Hierarchy
 from gpuediff.hierarchy.labels import model_names
 from gpuediff.hierarchy.manifest import parse_manifest
@@ -46,6 +46,22 @@ def edit(path, change):
     manifest = json.loads((path / "manifest.json").read_text())
     change(manifest)
     (path / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_metrics_are_recorded_and_leave_the_forests_alone(path, unseen):
+    before = {file.name: file.read_bytes() for file in (path / "forests").iterdir()}
+    record_metrics(path, {"single": {"accuracy": np.float64(0.75)}})
+    assert bundle_info(path)["metrics"] == {"single": {"accuracy": 0.75}}
+    assert {file.name: file.read_bytes() for file in (path / "forests").iterdir()} == before
+    assert [file.name for file in path.parent.iterdir()] == ["model"]
+    load_bundle(path)
+
+
+def test_metrics_that_are_no_json_are_refused_and_leave_the_old_ones(path):
+    with pytest.raises(InvalidBundle, match="null in place of NaN"):
+        record_metrics(path, {"accuracy": float("nan")})
+    assert bundle_info(path)["metrics"] == {"single": {"accuracy": 0.5}}
+    assert [file.name for file in path.parent.iterdir()] == ["model"]
 
 
 def test_the_loaded_hierarchy_answers_bit_for_bit_as_the_trained_one(hierarchy, unseen, tmp_path):
