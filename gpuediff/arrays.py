@@ -18,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from gpuediff.errors import DeviceUnavailable
+from gpuediff.shipped import shipped_file
 
 HOST_BUDGET = 2**30  # bytes that a batch may take on the CPU, where caches gain nothing from more
 _C_TYPES = {"float32": "float", "float64": "double"}
@@ -119,12 +120,7 @@ def kernel_source(name: str) -> Path:
     FileNotFoundError
         If the kernel is in neither place.
     """
-    package = Path(__file__).resolve().parent
-    candidates = [folder / "kernels" / f"{name}.cu" for folder in (package, package.parent)]
-    for path in candidates:
-        if path.is_file():
-            return path
-    raise FileNotFoundError(f"no kernel {name!r}: looked for {' and '.join(map(str, candidates))}")
+    return shipped_file("kernels", f"{name}.cu")
 
 
 @functools.cache

@@ -6,6 +6,7 @@ Only what changes a result is here; device, paths of outputs and verbosity are a
 from __future__ import annotations
 
 import difflib
+import itertools
 import json
 import math
 import tomllib
@@ -50,7 +51,7 @@ def _expand_range(value: Any) -> Any:
 
 
 def _rising(values: tuple[float, ...]) -> tuple[float, ...]:
-    if not values or any(after <= before for before, after in zip(values, values[1:], strict=False)):
+    if not values or any(after <= before for before, after in itertools.pairwise(values)):
         raise ValueError("expected at least one value, rising from thin to thick")
     return values
 

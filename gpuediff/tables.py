@@ -62,7 +62,8 @@ def read_peak_table(path: str | Path) -> tuple[list[str], PeakBatch]:
         values[name] = numbers
     index, names = pd.factorize(table["pattern"].astype(str))
     order = np.argsort(index, kind="stable")
-    peaks = PeakBatch(*(values[name][order] for name in COLUMNS[1:]), offsets_of(np.bincount(index)))
+    qx, qy, intensity = (values[name][order] for name in COLUMNS[1:])
+    peaks = PeakBatch(qx, qy, intensity, offsets_of(np.bincount(index)))
     try:
         return list(names), peaks.validate()
     except InvalidPeaks as error:

@@ -14,13 +14,15 @@ from gpuediff.arrays import resolve_device
 from gpuediff.errors import DeviceUnavailable, InvalidLibrary
 from gpuediff.evaluation.metrics import Answers, Evaluation, LabelledFeatures
 from gpuediff.evaluation.metrics import evaluate as evaluate_hierarchy
-from gpuediff.features.blocks import RadialBasisBlock
+from gpuediff.features.blocks import FeatureBlock, RadialBasisBlock
 from gpuediff.features.radial_basis import RadialBasis
 from gpuediff.library.split import split_materials
 from gpuediff.progress import Track, silent
 from gpuediff.settings import Run
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from gpuediff.hierarchy.hierarchy import Hierarchy
     from gpuediff.hierarchy.prediction import Prediction
     from gpuediff.library.reader import Library
@@ -53,7 +55,7 @@ def choose_device(request: Literal["auto", "gpu", "cpu"]) -> str:
     return f"computing on the CPU: {only_cpu}"
 
 
-def simulate(run: Run, path: str | Path, *, track: Track = silent) -> Outcome:
+def simulate(run: Run, path: str | Path, *, executor: Executor | None = None, track: Track = silent) -> Outcome:
     """Read a run's structures and write their pattern library.
 
     Parameters
@@ -61,6 +63,8 @@ def simulate(run: Run, path: str | Path, *, track: Track = silent) -> Outcome:
     run : Run
     path : path
         Of the library to be; an interrupted simulation to the same path goes on where it stopped.
+    executor : Executor, optional
+        Whose workers simulate; this process if absent.
 
     Returns
     -------
@@ -76,11 +80,11 @@ def simulate(run: Run, path: str | Path, *, track: Track = silent) -> Outcome:
     crystals, skipped = read_crystals(run.structures, track=track)
     if not crystals:
         raise InvalidLibrary(f"no structure of source {run.structures.source!r} can be simulated: {_reasons(skipped)}")
-    return build_library(path, run, crystals, skipped, track=track)
+    return build_library(path, run, crystals, skipped, executor=executor, track=track)
 
 
 def labelled_features(
-    library: Library, block: RadialBasisBlock, thickness: float, materials: np.ndarray, *, track: Track = silent
+    library: Library, block: FeatureBlock, thickness: float, materials: np.ndarray, *, track: Track = silent
 ) -> LabelledFeatures:
     """Compute the features of some materials' patterns at one thickness.
 

@@ -5,9 +5,11 @@ Exit codes: 0 done; 1 an error that the message explains; 2 a wrong command line
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -32,7 +34,8 @@ Model = Annotated[Path, typer.Argument(help="A model bundle (folder).", show_def
 Folder = Annotated[
     Path | None, typer.Option("--folder", "-f", help="Where the run's files are.", show_default="runs/<config name>")
 ]
-Device = Annotated[Literal["auto", "gpu", "cpu"], typer.Option(help="Where to compute.")]
+DeviceName = Literal["auto", "gpu", "cpu"]
+Device = Annotated[DeviceName, typer.Option(help="Where to compute.")]
 Seed = Annotated[int | None, typer.Option(help="One seed for every random choice, instead of the config's.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
@@ -72,7 +75,12 @@ class Screen:
 
 @app.command()
 def simulate(
-    config: Config, folder: Folder = None, device: Device = "auto", seed: Seed = None, quiet: Quiet = False
+    config: Config,
+    folder: Folder = None,
+    scheduler: Annotated[str | None, typer.Option(help="Address of a Dask scheduler whose workers simulate.")] = None,
+    device: Device = "auto",
+    seed: Seed = None,
+    quiet: Quiet = False,
 ) -> None:
     """Simulate the pattern library of a run; goes on where an interrupted simulation stopped."""
     from gpuediff import workflow
@@ -83,7 +91,8 @@ def simulate(
     run, folder = _run_and_folder(config, folder, seed)
     _choose_device(device, screen)
     path = folder / "library.h5"
-    outcome = workflow.simulate(run, path, track=screen.track)
+    with _workers(scheduler) as executor:
+        outcome = workflow.simulate(run, path, executor=executor, track=screen.track)
     if outcome == "existed":
         screen.remark(f"{path} is already the library of this configuration")
     elif outcome == "resumed":
@@ -278,10 +287,28 @@ def _run_and_folder(config: Path, folder: Path | None, seed: int | None) -> tupl
     return (run if seed is None else run.with_seed(seed)), folder or Path("runs") / config.stem
 
 
-def _choose_device(device: str, screen: Screen) -> None:
+def _choose_device(device: DeviceName, screen: Screen) -> None:
     from gpuediff.workflow import choose_device
 
     screen.remark(choose_device(device))
+
+
+@contextlib.contextmanager
+def _workers(scheduler: str | None) -> Iterator[Any]:
+    """Yield an executor on the workers of a Dask scheduler; None where none is asked for."""
+    if scheduler is None:
+        yield None
+        return
+    try:
+        from distributed import Client
+    except ModuleNotFoundError as error:
+        raise GpuediffError("--scheduler needs Dask: run pip install 'gpuediff[distributed]'") from error
+    try:
+        client = Client(scheduler, timeout="10s")
+    except (OSError, ValueError, TimeoutError) as error:
+        raise GpuediffError(f"--scheduler {scheduler}: cannot be reached: {error}") from error
+    with client:
+        yield client.get_executor()
 
 
 def _plain(value: Any) -> Any:

@@ -7,7 +7,7 @@ the crystal system leaves free.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 # Patterns whose trees' numbers are held at a time while their median is taken.
 PATTERNS_AT_A_TIME = 2**16
+
+# One crystal system for all, or one for each pattern or group.
+GivenSystems: TypeAlias = str | Sequence[str] | np.ndarray
 
 
 class Hierarchy:
@@ -94,7 +97,7 @@ class Hierarchy:
         self.forests_ = dict(track(training, "forests", total=len(model_names(systems))))
         return self
 
-    def predict(self, features: np.ndarray, *, crystal_system: str | Sequence[str] | None = None) -> Prediction:
+    def predict(self, features: np.ndarray, *, crystal_system: GivenSystems | None = None) -> Prediction:
         """Predict every pattern by itself.
 
         A label is what most trees say (of equal ones, the earlier in the list of classes), a lattice parameter the
@@ -115,7 +118,7 @@ class Hierarchy:
         return self._answer(features, None, len(features), crystal_system)
 
     def aggregate(
-        self, features: np.ndarray, groups: np.ndarray, *, crystal_system: str | Sequence[str] | None = None
+        self, features: np.ndarray, groups: np.ndarray, *, crystal_system: GivenSystems | None = None
     ) -> Prediction:
         """Predict groups of patterns, each of one material.
 
@@ -174,7 +177,7 @@ class Hierarchy:
                 yield name, sklearn_forest.fit_regressor(part, target, settings.lattice, seed=seed(name))
 
     def _answer(
-        self, features: np.ndarray, group: np.ndarray | None, count: int, given: str | Sequence[str] | None
+        self, features: np.ndarray, group: np.ndarray | None, count: int, given: GivenSystems | None
     ) -> Prediction:
         """Answer for `count` groups of patterns; without groups, every pattern stands for itself."""
         check_shape(features, self.block.width)
@@ -216,7 +219,7 @@ class Hierarchy:
             lattice,
         )
 
-    def _positions(self, crystal_system: str | Sequence[str], count: int) -> np.ndarray:
+    def _positions(self, crystal_system: GivenSystems, count: int) -> np.ndarray:
         """Give the position in `systems` of the systems that the caller named, (count,)."""
         names = np.asarray(crystal_system)
         if names.shape not in ((), (count,)):

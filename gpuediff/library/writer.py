@@ -7,8 +7,9 @@ ends with the same bytes as one that was not.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 Outcome = Literal["built", "resumed", "existed"]
 
+CRYSTALS_AHEAD = 256  # handed to an executor before the first is waited for; bounds what waits in memory
+
 
 def build_library(
     path: str | Path,
@@ -38,6 +41,7 @@ def build_library(
     crystals: Sequence[Crystal],
     skipped: Sequence[Skipped] = (),
     *,
+    executor: Executor | None = None,
     track: Track = silent,
 ) -> Outcome:
     """Simulate crystals and write their patterns to a library.
@@ -52,6 +56,9 @@ def build_library(
         Every material once. One that cannot be simulated is skipped, with the reason.
     skipped : sequence of Skipped
         Structures that were left out before; kept in the file.
+    executor : Executor, optional
+        Whose workers simulate, a crystal at a time: a process pool, or `get_executor()` of a Dask client. This
+        process does it if absent. The bytes are the same where the workers' software is.
     track : Track
 
     Returns
@@ -84,7 +91,7 @@ def build_library(
         journal = Journal(parts, made_from, software_versions())
         resumed = bool(journal.records)
         plan = plan_shards(crystals, run.simulation)
-        _complete_shards(parts, journal, plan, run.simulation, crystals, track)
+        _complete_shards(parts, journal, plan, run.simulation, crystals, executor, track)
         records = [journal.records[shard] for shard in range(len(plan))]
         failed = {index: reason for record in records for index, reason in record.failed.items()}
         if len(failed) == len(crystals):
@@ -145,6 +152,7 @@ def _complete_shards(
     plan: Sequence[range],
     settings: Simulation,
     crystals: Sequence[Crystal],
+    executor: Executor | None,
     track: Track,
 ) -> None:
     """Simulate the crystals of all shards that are not on the disk as the journal says."""
@@ -155,11 +163,12 @@ def _complete_shards(
     work = [(shard, index) for shard in range(len(plan)) if shard not in journal.records for index in plan[shard]]
     done: list[tuple[int, SimulatedPatterns]] = []
     failed: dict[int, str] = {}
-    for shard, index in track(work, "simulating crystals"):
-        try:
-            done.append((index, _checked(simulate_crystal(crystals[index], settings))))
-        except GpuediffError as error:
-            failed[index] = str(error)
+    outcomes = _outcomes(work, crystals, settings, executor)
+    for shard, index, outcome in track(outcomes, "simulating crystals", total=len(work)):
+        if isinstance(outcome, str):
+            failed[index] = outcome
+        else:
+            done.append((index, outcome))
         if index == plan[shard][-1]:
             temporary, path = parts / "shard.tmp", _shard_path(parts, shard)
             patterns, peaks = write_shard(temporary, done, len(settings.thicknesses))
@@ -167,6 +176,31 @@ def _complete_shards(
             publish(temporary, path)
             journal.add(ShardRecord(shard, checksum, patterns, peaks, failed))
             done, failed = [], {}
+
+
+def _outcomes(
+    work: Sequence[tuple[int, int]], crystals: Sequence[Crystal], settings: Simulation, executor: Executor | None
+) -> Iterator[tuple[int, int, SimulatedPatterns | str]]:
+    """Yield shard, crystal, and its patterns or the reason why there are none, in the order of the work."""
+    if executor is None:
+        for shard, index in work:
+            yield shard, index, _patterns_or_reason(crystals[index], settings)
+        return
+    waiting: deque = deque()
+    for shard, index in work:
+        waiting.append((shard, index, executor.submit(_patterns_or_reason, crystals[index], settings)))
+        if len(waiting) == CRYSTALS_AHEAD:
+            shard, index, future = waiting.popleft()
+            yield shard, index, future.result()
+    for shard, index, future in waiting:
+        yield shard, index, future.result()
+
+
+def _patterns_or_reason(crystal: Crystal, settings: Simulation) -> SimulatedPatterns | str:
+    try:
+        return _checked(simulate_crystal(crystal, settings))
+    except GpuediffError as error:
+        return str(error)
 
 
 def _checked(patterns: SimulatedPatterns) -> SimulatedPatterns:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import h5py
@@ -127,6 +128,20 @@ def _dies_before_change(allowed: int, path: Path) -> bool:
         return True
     assert os.WEXITSTATUS(status) == 0
     return False
+
+
+def test_workers_of_an_executor_make_the_same_bytes(whole, tmp_path, monkeypatch):
+    monkeypatch.setattr(writer, "CRYSTALS_AHEAD", 4)
+    with ThreadPoolExecutor(3) as executor:
+        build_library(tmp_path / "library.h5", fakes.a_run(), fakes.crystals(20), executor=executor)
+    assert sha256(tmp_path / "library.h5") == sha256(whole)
+
+
+def test_workers_of_a_dask_scheduler_make_the_same_bytes(whole, tmp_path):
+    distributed = pytest.importorskip("distributed", reason="Dask is not installed")
+    with distributed.Client(processes=False, n_workers=1, threads_per_worker=2, dashboard_address=None) as client:
+        build_library(tmp_path / "library.h5", fakes.a_run(), fakes.crystals(20), executor=client.get_executor())
+    assert sha256(tmp_path / "library.h5") == sha256(whole)
 
 
 def test_the_bytes_do_not_depend_on_how_a_run_came_to_its_settings(whole, tmp_path):
@@ -370,7 +385,7 @@ def test_progress_counts_crystals_and_then_shards(tmp_path):
     seen = []
 
     def track(items, description, total=None):
-        seen.append((description, len(items)))
+        seen.append((description, len(items) if total is None else total))
         return items
 
     build_library(tmp_path / "library.h5", fakes.a_run(), fakes.crystals(20), track=track)
