@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
 from gpuediff.diffraction.electron import wavelength
 from gpuediff.diffraction.potential import ROUNDING, StructurePotential
@@ -113,7 +113,9 @@ def excitation_errors(g: np.ndarray, zone_axis: np.ndarray, wavelength: float) -
     array, shape (n, r), float64
         Å⁻¹, positive inside the sphere.
     """
-    g_z = zone_axis @ g.T
+    # Written out, because the last digits of a matrix product depend on how many zone axes there are.
+    x, y, z = zone_axis.T[:, :, None]
+    g_z = x * g[:, 0] + y * g[:, 1] + z * g[:, 2]
     return (2 * g_z - wavelength * np.sum(g * g, axis=1)) / (2 - 2 * wavelength * g_z)
 
 
@@ -153,14 +155,14 @@ def _resized(table: np.ndarray, shape: np.ndarray) -> np.ndarray:
     return resized
 
 
-@njit(parallel=True, nogil=True, cache=True)
+@njit(nogil=True, cache=True)
 def _keep_reachable(selected, direct, address, couples, centre):
     """Unselect, in every pattern, the beams that no chain of couplings connects with the direct beam.
 
     A search through a graph with one list: the reached beams in front, the others behind. In a primitive cell the
     direct beam couples to nearly all, so little is left to search for after the first step.
     """
-    for pattern in prange(selected.shape[0]):
+    for pattern in range(selected.shape[0]):
         beams = np.flatnonzero(selected[pattern])
         for position in range(len(beams)):
             if beams[position] == direct:

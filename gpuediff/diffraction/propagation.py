@@ -9,9 +9,9 @@ A is the dynamical matrix of one pattern, in Å⁻¹: A_gh = U/(2 k0) off the di
 takes about a hundred products of A and a vector, and all thicknesses of a step share them. The phase before the sum
 never shows in an intensity.
 
-c and r are measured, by a few Arnoldi iterations. Should they be too narrow, or the absorption over one step too
-strong, the Chebyshev vectors grow; every step looks at the last of them, and is done again with a wider bound and half
-the length until they do not.
+c and r are measured, by a few Arnoldi iterations. Should they be too narrow after all, the Chebyshev vectors grow:
+every step looks at the last of them, and is done again with a wider bound until it does not. Absorption lets them grow
+too; where the Bloch wave that is absorbed least gains much against the mean, steps are shorter.
 """
 
 from __future__ import annotations
@@ -19,18 +19,21 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import get_num_threads, njit, prange
+from numba import njit
 
 from gpuediff.diffraction.beams import Beams, Reflections
 from gpuediff.errors import InvalidStructure
 
-STEP_MAX = 100.0  # Å; longer steps would save products, but let absorption amplify rounding
+STEP_MAX = 100.0  # Å; longer steps would save products, but add up rounding
+GAIN_MAX = 1.0  # natural logarithm of the amplitude that one Bloch wave may gain against the mean in one step
 OUTPUTS_MAX = 32  # thicknesses within one step; bounds the scratch memory
-ARNOLDI_ITERATIONS = 10
-MARGIN = 1.02  # by which the measured half-width is widened
+ARNOLDI_ITERATIONS = 12
+MARGIN = 1.03  # by which the measured half-width is widened,
+MARGIN_OF_GAIN = 2.0  # and by this times the gain in Å⁻¹: eigenvalues near ±r with an imaginary part grow fastest
 TAIL = 0.125  # coefficients below this part of the floating-point spacing are left out
 GROWTH_MAX = 10.0  # of the norm of a Chebyshev vector: the last term must stay below the floating-point spacing
-WIDENING = 1.3
+WIDENING = 1.3  # of a half-width that was too narrow
+HALVING = 4  # every so many times in vain, the step is halved as well
 ATTEMPTS_MAX = 60  # 1.3**60 covers 7 orders of magnitude: only a value that is not finite gets there
 LANES = 16  # rows of the matrix are padded with zeros to a multiple of this, for the vector units
 
@@ -59,8 +62,7 @@ def propagate(
     Returns
     -------
     array, shape (t, beams), float32 or float64
-        Fractions of the incident beam. A pattern's values do not depend on the other patterns, nor on the number of
-        threads.
+        Fractions of the incident beam. A pattern's values do not depend on the other patterns.
 
     Raises
     ------
@@ -69,83 +71,54 @@ def propagate(
     """
     precision = np.dtype(precision)
     # i/(2 k0): the matrices hold iA, so that the expansion needs no powers of i.
-    coupling = (0.5j * wavelength * reflections.coupling).astype(np.result_type(precision, np.complex64))
-    damping = 0.5 * wavelength * float(reflections.coupling[reflections.centre].imag)
+    with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is found below
+        coupling = (0.5j * wavelength * reflections.coupling).astype(np.result_type(precision, np.complex64))
     intensity = np.empty((len(thicknesses), len(beams.reflection)), dtype=precision)
-    counts = np.diff(beams.offsets)
-    workers = min(get_num_threads(), len(counts))
-    # The largest patterns first, dealt out in turn, so that no thread is left with a large one at the end.
-    order = np.argsort(-counts, kind="stable")
-    good = np.zeros(len(counts), dtype=np.bool_)
-    _propagate_all(
+    finite = _propagate_patterns(
         coupling,
         reflections.centre,
         reflections.address[beams.reflection],
         beams.excitation_error,
         beams.offsets,
-        damping,
+        0.5 * wavelength * float(reflections.coupling[reflections.centre].imag),
         np.asarray(thicknesses, dtype=np.float64),
         TAIL * float(np.finfo(precision).eps),
-        order,
-        workers,
-        int(counts.max(initial=1)),
         intensity,
-        good,
     )
-    if not good.all():
+    if not finite:
         raise InvalidStructure(
-            f"pattern {int(np.flatnonzero(~good)[0])}: the potential or an excitation error is not finite; "
-            "check the atoms' positions, occupancies and elements"
+            "the potential or an excitation error is not finite; check the atoms' positions, occupancies and elements"
         )
     return intensity
 
 
-@njit(parallel=True, nogil=True, cache=True)
-def _propagate_all(
-    coupling,
-    centre,
-    address,
-    excitation_error,
-    offsets,
-    damping,
-    thicknesses,
-    tail,
-    order,
-    workers,
-    beams_max,
-    intensity,
-    good,
-):
-    for worker in prange(workers):
-        width_max = _padded(beams_max)
-        real = np.empty(beams_max * width_max, dtype=intensity.dtype)
-        imag = np.empty(beams_max * width_max, dtype=intensity.dtype)
-        for position in range(worker, len(order), workers):
-            pattern = order[position]
-            start = offsets[pattern]
-            stop = offsets[pattern + 1]
-            n = stop - start
-            width = _padded(n)
-            matrix_real = real[: n * width].reshape(n, width)
-            matrix_imag = imag[: n * width].reshape(n, width)
-            direct = _fill(
-                coupling, centre, address[start:stop], excitation_error[start:stop], matrix_real, matrix_imag
-            )
-            low, high = _spectral_bounds(matrix_real, matrix_imag)
-            shift = 0.5 * (low + high)
-            for i in range(n):
-                matrix_real[i, i] = 0.0
-                matrix_imag[i, i] = excitation_error[start + i] - shift
-            good[pattern] = _expand(
-                matrix_real,
-                matrix_imag,
-                direct,
-                0.5 * MARGIN * (high - low),
-                damping,
-                thicknesses,
-                tail,
-                intensity[:, start:stop],
-            )
+@njit(nogil=True, cache=True)
+def _propagate_patterns(coupling, centre, address, error, offsets, damping, thicknesses, tail, intensity):
+    """Do one pattern after the other; False if there are numbers that are not finite."""
+    for pattern in range(len(offsets) - 1):
+        start = offsets[pattern]
+        stop = offsets[pattern + 1]
+        n = stop - start
+        matrix_real = np.empty((n, _padded(n)), dtype=intensity.dtype)
+        matrix_imag = np.empty((n, _padded(n)), dtype=intensity.dtype)
+        direct = _fill(coupling, centre, address[start:stop], error[start:stop], matrix_real, matrix_imag)
+        low, high, gain = _spectral_bounds(matrix_real, matrix_imag)
+        for i in range(n):  # the middle of the spectrum moves to 0
+            matrix_imag[i, i] = error[start + i] - 0.5 * (low + high)
+        half_width = 0.5 * MARGIN * (high - low) + MARGIN_OF_GAIN * gain
+        if not _expand(
+            matrix_real,
+            matrix_imag,
+            direct,
+            half_width,
+            gain,
+            damping,
+            thicknesses,
+            tail,
+            intensity[:, start:stop],
+        ):
+            return False
+    return True
 
 
 @njit(nogil=True, cache=True)
@@ -191,9 +164,10 @@ def _advance(real, imag, x_real, x_imag, scale, y_real, y_imag):
 
 @njit(nogil=True, cache=True)
 def _spectral_bounds(real, imag):
-    """Estimate the least and greatest eigenvalue of A's Hermitian part, in Å⁻¹, from the stored iA.
+    """Estimate where the eigenvalues of A lie, in Å⁻¹, from the stored iA: least and greatest real part, greatest gain.
 
-    Arnoldi iterations make a small matrix of the same extreme eigenvalues; the diagonal bounds them from inside too.
+    Arnoldi iterations make a small matrix whose Hermitian and skew parts have nearly the same extreme eigenvalues; the
+    diagonal bounds those of the Hermitian part from inside too. The gain is against the damping that all beams share.
     """
     n, width = real.shape
     iterations = min(ARNOLDI_ITERATIONS, n)
@@ -224,11 +198,13 @@ def _spectral_bounds(real, imag):
     for i in range(n):
         low = min(low, imag[i, i])
         high = max(high, imag[i, i])
+    gain = 0.0
     if np.isfinite(projected.real).all() and np.isfinite(projected.imag).all():
         ritz = np.linalg.eigvalsh(-0.5j * (projected - projected.conj().T))
         low = min(low, ritz[0])
         high = max(high, ritz[-1])
-    return float(low), float(high)
+        gain = max(0.0, np.linalg.eigvalsh(-0.5 * (projected + projected.conj().T))[-1])
+    return float(low), float(high), float(gain)
 
 
 @njit(nogil=True, cache=True, fastmath=_FAST)
@@ -265,7 +241,7 @@ def _remove(unit_real, unit_imag, real, imag):
 
 
 @njit(nogil=True, cache=True)
-def _expand(real, imag, direct, half_width, damping, thicknesses, tail, intensity):
+def _expand(real, imag, direct, half_width, gain, damping, thicknesses, tail, intensity):
     """Go through the crystal step by step and write the intensities; False if the numbers are not finite."""
     n, width = real.shape
     dtype = real.dtype
@@ -278,7 +254,7 @@ def _expand(real, imag, direct, half_width, damping, thicknesses, tail, intensit
     sum_real = np.empty((outputs_max, width))
     sum_imag = np.empty((outputs_max, width))
     half_width = max(half_width, 1e-9)  # a single beam: nothing to expand, but a bound must be positive
-    step_max = STEP_MAX
+    step_max = STEP_MAX / max(1.0, 2 * math.pi * gain * STEP_MAX / GAIN_MAX)
     depth = 0.0
     done = 0
     attempts = 0
@@ -300,7 +276,8 @@ def _expand(real, imag, direct, half_width, damping, thicknesses, tail, intensit
             if attempts > ATTEMPTS_MAX:
                 return False
             half_width *= WIDENING
-            step_max = 0.5 * distances[-1]
+            if attempts % HALVING == 0:
+                step_max = 0.5 * distances[-1]
             continue
         for output in range(stop - done):
             damped = math.exp(-4 * math.pi * damping * distances[output])
@@ -382,7 +359,8 @@ def _coefficients(half_width, distances, tail):
                 above *= 1e-150
                 here *= 1e-150
                 total *= 1e-150
-                bessel[k:] *= 1e-150
+                for order in range(k, size):
+                    bessel[order] *= 1e-150
         for k in range(size):
             coefficient = (1 if k == 0 else 2) * bessel[k] / total
             if abs(coefficient) > tail:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+from numba import get_num_threads
 
 from gpuediff.crystals.crystal import Crystal
 from gpuediff.diffraction.beams import Beams, Reflections, select_beams
@@ -14,7 +17,7 @@ from gpuediff.diffraction.propagation import propagate
 from gpuediff.peaks import PeakBatch
 from gpuediff.settings import Simulation
 
-_MEMORY = 128 * 2**20  # bytes for the patterns that are computed together
+_TOGETHER = 16  # patterns that one thread computes at a time, at most; bounds the memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +66,7 @@ def simulate(crystal: Crystal, orientations: np.ndarray, settings: Simulation) -
     """Simulate the dynamical diffraction of a crystal.
 
     Every pattern is a pure function of crystal, orientation and settings: bit by bit the same whatever else is
-    simulated with it and by however many threads (`numba.set_num_threads`).
+    simulated with it and by however many threads (`numba.set_num_threads`, or NUMBA_NUM_THREADS in the environment).
 
     Parameters
     ----------
@@ -89,12 +92,16 @@ def simulate(crystal: Crystal, orientations: np.ndarray, settings: Simulation) -
     orientation = _checked_rotations(orientations)
     potential = structure_potential(crystal, settings)
     reflections = Reflections.of_potential(potential, settings.g_max)
-    bytes_per_pattern = len(reflections.hkl) * (17 + 2 * len(settings.thicknesses))  # selection; a tenth become beams
-    together = max(1, _MEMORY // bytes_per_pattern)
-    parts = [
-        _simulate_together(reflections, orientation[start : start + together], settings)
-        for start in range(0, max(1, len(orientation)), together)
-    ]
+    reflections.couples  # noqa: B018  # computed here, once, and not by every thread
+    workers = get_num_threads()
+    together = max(1, min(_TOGETHER, math.ceil(len(orientation) / (4 * workers))))
+    starts = range(0, max(1, len(orientation)), together)
+    with ThreadPoolExecutor(workers) as threads:  # what takes long is compiled, and runs without the interpreter's lock
+        parts = list(
+            threads.map(
+                lambda start: _simulate_together(reflections, orientation[start : start + together], settings), starts
+            )
+        )
     reflection, excitation_error, intensity, counts = (
         np.concatenate(columns, axis=-1) for columns in zip(*parts, strict=True)
     )
@@ -133,8 +140,9 @@ def _checked_rotations(orientations: np.ndarray) -> np.ndarray:
     matrices = np.ascontiguousarray(orientations, dtype=np.float64)
     if matrices.ndim != 3 or matrices.shape[1:] != (3, 3):
         raise ValueError(f"orientations: expected shape (n, 3, 3), got {matrices.shape}")
-    off = np.abs(matrices @ matrices.transpose(0, 2, 1) - np.eye(3)).max(axis=(1, 2), initial=0)
-    bad = np.flatnonzero(~(off < 1e-5) | ~(np.linalg.det(matrices) > 0))
+    with np.errstate(invalid="ignore"):
+        off = np.abs(matrices @ matrices.transpose(0, 2, 1) - np.eye(3)).max(axis=(1, 2), initial=0)
+        bad = np.flatnonzero(~(off < 1e-5) | ~(np.linalg.det(matrices) > 0))
     if bad.size:
         raise ValueError(f"orientations[{int(bad[0])}] is not a rotation: {matrices[bad[0]].tolist()}")
     return matrices

@@ -1,4 +1,4 @@
-"""Dynamical diffraction, slow and obvious: dense matrix, matrix exponential, float64."""
+"""Dynamical diffraction, slow and obvious: a dense matrix and its exponential, float64."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import numpy as np
 from scipy.linalg import expm
 
 
-def dynamical_matrix(hkl, excitation_error, coupling, wavelength):
-    """A_gh in Å⁻¹: `coupling(hkl)` gives U_g in Å⁻² with the phase exp(+2πi g·r)."""
+def dynamical_matrix(hkl, excitation_error, potential, wavelength):
+    """A_gh in Å⁻¹; beam j scatters into beam i by U of h_j - h_i, as the phase of U_g is exp(+2πi g·r)."""
     n = len(hkl)
     matrix = np.zeros((n, n), dtype=complex)
     for i in range(n):
         for j in range(n):
-            matrix[i, j] = coupling(hkl[j] - hkl[i]) * wavelength / 2
-        matrix[i, i] = excitation_error[i] + 0.5j * wavelength * coupling(np.zeros(3, int)).imag
+            index = tuple(hkl[j] - hkl[i] + potential.extent)
+            if all(0 <= a < b for a, b in zip(index, potential.table.shape, strict=True)):
+                matrix[i, j] = potential.table[index] * wavelength / 2
+        matrix[i, i] = excitation_error[i] + 0.5j * wavelength * potential.table[tuple(potential.extent)].imag
     return matrix
 
 
