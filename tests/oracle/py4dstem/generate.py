@@ -216,7 +216,7 @@ def write_method(group, crystal, method, zone_axes, rng):
         pattern.create_dataset("intensity", data=intensity, **options)
 
 
-def main(path):
+def main(path, names=tuple(STRUCTURES)):
     rng = np.random.default_rng(20261122)
     with h5py.File(path, "w", track_order=True) as file:
         file.attrs["py4DSTEM"] = py4DSTEM.__version__
@@ -227,7 +227,8 @@ def main(path):
         file.attrs["g_max"] = G_MAX
         file.attrs["excitation_error_max"] = SIGMA * MULTIPLE
         file["thicknesses"] = THICKNESSES
-        for name, (formula, space_group, cell, primitive, atoms, zone_axes, more) in STRUCTURES.items():
+        for name in names:
+            formula, space_group, cell, primitive, atoms, zone_axes, more = STRUCTURES[name]
             numbers, positions, occupancies = atoms
             directions = [np.array(zone_axis) @ cell_vectors(*cell) for zone_axis in zone_axes]
             directions += list(rng.normal(size=(more, 3)))
