@@ -127,7 +127,7 @@ def select_beams(reflections: Reflections, zone_axis: np.ndarray, settings: Simu
     reflections : Reflections
         Of one crystal.
     zone_axis : array, shape (n, 3), float64
-        Unit vectors in the crystal's Cartesian frame. The memory is n x reflections x 17 bytes.
+        Unit vectors in the crystal's Cartesian frame. The memory is about 40 bytes x n x reflections.
     settings : Simulation
         Beam energy and largest excitation error.
 

@@ -3,6 +3,7 @@ import pytest
 from scipy.spatial import KDTree
 from scipy.stats import chisquare, kstest
 
+from gpuediff.crystals.crystal import Crystal
 from gpuediff.crystals.symmetry import LAUE_CLASSES, laue_rotations
 from gpuediff.diffraction.orientations import orientation_matrix, orientations_for, zone_axes
 from gpuediff.errors import InvalidStructure
@@ -10,12 +11,20 @@ from gpuediff.settings import Orientations
 from tests.oracle import py4dstem
 
 
-class Named:
-    """What `orientations_for` looks at."""
-
-    def __init__(self, material_id, laue_class="mmm"):
-        self.material_id = material_id
-        self.laue_class = laue_class
+def crystal(material_id, space_group_number=62):
+    """A crystal of which only the name and the space group matter."""
+    return Crystal(
+        material_id=material_id,
+        formula="Po",
+        lattice=np.eye(3),
+        atomic_numbers=np.array([84]),
+        positions=np.zeros((1, 3)),
+        occupancies=np.ones(1),
+        space_group_number=space_group_number,
+        conventional=np.array([1.0, 1, 1, 90, 90, 90]),
+        source="test",
+        checksum="",
+    )
 
 
 def equivalents(laue_class):
@@ -130,19 +139,19 @@ def test_looking_along_z_the_x_axis_is_that_of_the_crystal():
 
 def test_grid_is_the_same_for_all_crystals_of_a_laue_class():
     settings = Orientations(protocol="grid", count=12)
-    first, second = (orientations_for(Named(name, "4/mmm"), settings) for name in ("a", "b"))
+    first, second = (orientations_for(crystal(name, 123), settings) for name in ("a", "b"))
     np.testing.assert_array_equal(first, second)
     np.testing.assert_array_equal(first[:, 2], orientation_matrix(zone_axes("4/mmm", 12))[:, 2])
 
 
 def test_any_is_a_function_of_seed_and_material_alone():
     settings = Orientations(protocol="any", count=5)
-    first = orientations_for(Named("mp-1"), settings)
-    other = orientations_for(Named("mp-2"), settings)
-    np.testing.assert_array_equal(orientations_for(Named("mp-1"), settings), first)
+    first = orientations_for(crystal("mp-1"), settings)
+    other = orientations_for(crystal("mp-2"), settings)
+    np.testing.assert_array_equal(orientations_for(crystal("mp-1"), settings), first)
     assert not np.isclose(first, other).any()
     reseeded = Orientations(protocol="any", count=5, seed=1)
-    assert not np.isclose(orientations_for(Named("mp-1"), reseeded), first).any()
+    assert not np.isclose(orientations_for(crystal("mp-1"), reseeded), first).any()
     # The value itself, so that libraries of different versions can be compared.
     np.testing.assert_allclose(first[0, 2], FIRST_ZONE_AXIS_OF_MP_1, atol=1e-12)
 
@@ -152,7 +161,7 @@ FIRST_ZONE_AXIS_OF_MP_1 = [-0.7901392085445162, 0.07022508919597703, 0.608891179
 
 def test_any_is_uniform_over_all_rotations():
     count = 20_000
-    matrices = orientations_for(Named("uniform"), Orientations(protocol="any", count=count))
+    matrices = orientations_for(crystal("uniform"), Orientations(protocol="any", count=count))
     np.testing.assert_allclose(np.linalg.det(matrices), 1)
     assert np.abs(matrices.mean(axis=0)).max() < 4 / np.sqrt(3 * count)
     second_moments = np.einsum("nij,nkl->ijkl", matrices, matrices) / count
