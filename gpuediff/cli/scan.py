@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Group
 from rich.table import Table
 
 from gpuediff.cli import show
@@ -41,7 +42,7 @@ def map_and_show(
     return maps, written
 
 
-def truth_table(maps: ScanMaps, truth: Truth) -> Table:
+def truth_table(maps: ScanMaps, truth: Truth) -> Group:
     """Compare the maps of a simulated scan with what it was made of."""
     crystal = truth.grain >= 0
     labelled = maps.filtered_system >= 0
@@ -62,7 +63,7 @@ def truth_table(maps: ScanMaps, truth: Truth) -> Table:
     )
 
 
-def _positions(maps: ScanMaps) -> Table:
+def _positions(maps: ScanMaps) -> Group:
     ny, nx = maps.shape
     counts = {
         "labelled": maps.count(Status.PREDICTED),

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from gpuediff.crystals.symmetry import independent_parameters
 from gpuediff.settings import CRYSTAL_SYSTEMS
@@ -18,29 +20,19 @@ if TYPE_CHECKING:
     from gpuediff.hierarchy.prediction import Prediction
 
 
-def key_values(title: str, pairs: dict[str, Any]) -> Table:
+def key_values(title: str, pairs: dict[str, Any]) -> Group:
     """Lay out names and values in two columns."""
-    table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_column(style="bold")
     table.add_column()
     for name, value in pairs.items():
         table.add_row(name, f"{value:,}" if isinstance(value, int) else str(value))
-    return table
+    return Group(_title(title), table)
 
 
-def overview(evaluation: Evaluation) -> Table:
+def overview(evaluation: Evaluation) -> Group:
     """Lay out the accuracies over all materials."""
-    table = Table(
-        title=f"Unseen materials, protocol “{evaluation.protocol}”, {evaluation.thickness:g} Å thick",
-        caption=(
-            f"trained on {evaluation.train_patterns:,} patterns of {evaluation.train_materials:,} materials, "
-            f"tested on {evaluation.test_patterns:,} of {evaluation.test_materials:,} others; ± is the standard "
-            f"error over materials.\n{evaluation.untrained_space_groups:.0%} of the test patterns are of space "
-            f"groups no training material has."
-        ),
-        title_justify="left",
-        caption_justify="left",
-    )
+    table = Table()
     table.add_column("share right")
     columns = _columns(evaluation)
     for heading, _ in columns:
@@ -53,7 +45,14 @@ def overview(evaluation: Evaluation) -> Table:
     }
     for name, value in rows.items():
         table.add_row(name, *(value(scores) for _, scores in columns))
-    return table
+    title = f"Unseen materials, protocol “{evaluation.protocol}”, {evaluation.thickness:g} Å thick"
+    remark = (
+        f"trained on {evaluation.train_patterns:,} patterns of {evaluation.train_materials:,} materials, "
+        f"tested on {evaluation.test_patterns:,} of {evaluation.test_materials:,} others\n"
+        f"± is the standard error over materials; {evaluation.untrained_space_groups:.0%} of the test patterns "
+        f"are of space groups that no training material has"
+    )
+    return Group(_title(title), table, Text(remark, style="dim"))
 
 
 def by_system(evaluation: Evaluation) -> Table:
@@ -113,6 +112,11 @@ def lattice_cells(lattice: np.ndarray) -> tuple[str, str]:
     return lengths, angles
 
 
+def _title(text: str) -> Text:
+    """A title that is not squeezed into the width of what stands below it."""
+    return Text(text, style="italic")
+
+
 def _columns(evaluation: Evaluation) -> list[tuple[str, Scores]]:
     columns = [("1 pattern", evaluation.single)]
     if evaluation.aggregate is not None:
@@ -120,7 +124,7 @@ def _columns(evaluation: Evaluation) -> list[tuple[str, Scores]]:
     return columns
 
 
-def doctor(report: dict[str, Any]) -> list[Table]:
+def doctor(report: dict[str, Any]) -> list[Group]:
     """Lay out hardware, packages and the path taken."""
     machine = key_values(
         "This machine",
@@ -137,7 +141,7 @@ def doctor(report: dict[str, Any]) -> list[Table]:
     return [machine, packages]
 
 
-def library(path: Path, info: dict[str, Any]) -> Table:
+def library(path: Path, info: dict[str, Any]) -> Group:
     """Lay out what a pattern library holds."""
     simulation = info["configuration"]["simulation"]
     orientations = simulation["orientations"]
@@ -166,7 +170,7 @@ def library(path: Path, info: dict[str, Any]) -> Table:
     )
 
 
-def bundle(path: Path, info: dict[str, Any]) -> Table:
+def bundle(path: Path, info: dict[str, Any]) -> Group:
     """Lay out what a model bundle predicts and what it was trained on."""
     models = info["models"]
     systems = [name for name in CRYSTAL_SYSTEMS if name in models["crystal_system"]["classes"]]

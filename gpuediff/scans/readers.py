@@ -309,7 +309,7 @@ def _judge_bare_positions(
         assumed.append(f"positions taken as Å⁻¹, because they end at {q_max:.4g}")
     if centre is None:
         assumed.append("the direct beam taken at zero, because the peaks lie around it")
-    return f"the file states no calibration: {' and '.join(assumed)}" if assumed else ""
+    return f"the file states no calibration: {'; '.join(assumed)}" if assumed else ""
 
 
 def _around_zero(values: np.ndarray) -> bool:
