@@ -192,19 +192,25 @@ def _spectral_bounds(real, imag):
             break
         if size < iterations:
             projected[size, step] = norm
-    projected = projected[:size, :size]
     low = imag[0, 0]
     high = imag[0, 0]
     for i in range(n):
         low = min(low, imag[i, i])
         high = max(high, imag[i, i])
-    gain = 0.0
-    if np.isfinite(projected.real).all() and np.isfinite(projected.imag).all():
-        ritz = np.linalg.eigvalsh(-0.5j * (projected - projected.conj().T))
-        low = min(low, ritz[0])
-        high = max(high, ritz[-1])
-        gain = max(0.0, np.linalg.eigvalsh(-0.5 * (projected + projected.conj().T))[-1])
-    return float(low), float(high), float(gain)
+    # iA has i times the Hermitian part of A, and minus the skew part over i.
+    hermitian = np.empty((size, size), dtype=np.complex128)
+    skew = np.empty((size, size), dtype=np.complex128)
+    total = 0.0
+    for i in range(size):
+        for j in range(size):
+            hermitian[i, j] = -0.5j * (projected[i, j] - projected[j, i].conjugate())
+            skew[i, j] = -0.5 * (projected[i, j] + projected[j, i].conjugate())
+            total += abs(projected[i, j])
+    if not math.isfinite(total):  # LAPACK would not like it, and `_expand` will notice
+        return float(low), float(high), 0.0
+    ritz = np.linalg.eigvalsh(hermitian)
+    gain = max(0.0, np.linalg.eigvalsh(skew)[-1])
+    return min(float(low), ritz[0]), max(float(high), ritz[-1]), gain
 
 
 @njit(nogil=True, cache=True, fastmath=_FAST)
@@ -302,13 +308,17 @@ def _chebyshev(real, imag, psi_real, psi_imag, inverse_half_width, coefficients,
     """
     width = len(psi_real)
     # Even and odd k take turns in two places. Swapping variables instead would keep the compiler from vectorising.
-    vectors[0, 0] = psi_real
-    vectors[0, 1] = psi_imag
-    vectors[1] = 0
+    for i in range(width):
+        vectors[0, 0, i] = psi_real[i]
+        vectors[0, 1, i] = psi_imag[i]
+        vectors[1, 0, i] = 0.0
+        vectors[1, 1, i] = 0.0
     _advance(real, imag, vectors[0, 0], vectors[0, 1], inverse_half_width, vectors[1, 0], vectors[1, 1])
-    sum_real[:] = 0
-    sum_imag[:] = 0
     terms, outputs = coefficients.shape
+    for output in range(outputs):
+        for i in range(width):
+            sum_real[output, i] = 0.0
+            sum_imag[output, i] = 0.0
     for k in range(terms):
         new = k % 2
         if k >= 2:
