@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from gpuediff.diffraction.simulate import SimulatedPatterns
 
 SHARD_BYTES = 128 * 2**20  # of expected peaks, uncompressed: what a build holds in memory
-SHARD_CRYSTALS = 256  # at most; a killed build loses the work of one shard
+SHARD_CRYSTALS = 32  # at most; a killed build loses the work of one shard
 
 
 def plan_shards(crystals: Sequence[Crystal], settings: Simulation) -> list[range]:
