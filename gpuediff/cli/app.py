@@ -81,13 +81,14 @@ def simulate(
     device: Device = "auto",
     seed: Seed = None,
     quiet: Quiet = False,
+    as_json: Json = False,
 ) -> None:
     """Simulate the pattern library of a run; goes on where an interrupted simulation stopped."""
     from gpuediff import workflow
     from gpuediff.cli import show
     from gpuediff.library.reader import Library
 
-    screen = Screen(quiet=quiet)
+    screen = Screen(quiet=quiet, as_json=as_json)
     run, folder = _run_and_folder(config, folder, seed)
     _choose_device(device, screen)
     path = folder / "library.h5"
@@ -112,6 +113,7 @@ def train(
     device: Device = "auto",
     seed: Seed = None,
     quiet: Quiet = False,
+    as_json: Json = False,
 ) -> None:
     """Train the hierarchy of random forests on a pattern library."""
     from gpuediff import workflow
@@ -119,7 +121,7 @@ def train(
     from gpuediff.hierarchy.bundle import bundle_info, save_bundle
     from gpuediff.library.reader import Library
 
-    screen = Screen(quiet=quiet)
+    screen = Screen(quiet=quiet, as_json=as_json)
     run, folder = _run_and_folder(config, folder, seed)
     _choose_device(device, screen)
     out = out or folder / "model"
@@ -260,14 +262,24 @@ def doctor(as_json: Json = False) -> None:
 
 
 @library_app.command("info")
-def library_info(file: Annotated[Path, typer.Argument(help="A pattern library.")], as_json: Json = False) -> None:
+def library_info(
+    file: Annotated[Path, typer.Argument(help="A pattern library.")],
+    skipped: Annotated[bool, typer.Option("--skipped", help="List every structure left out, with its reason.")] = False,
+    as_json: Json = False,
+) -> None:
     """Tell what a pattern library holds."""
     from gpuediff.cli import show
     from gpuediff.library.reader import Library
 
     with Library(file) as library:
         info = library.info()
-    Screen(as_json=as_json).result(show.library(file, info), data=info)
+        left_out = {structure.material_id: structure.reason for structure in library.skipped}
+    screen = Screen(as_json=as_json)
+    if skipped:
+        title = f"{file}: structures left out" if left_out else f"{file}: no structure was left out"
+        screen.result(show.key_values(title, left_out), data=left_out)
+    else:
+        screen.result(show.library(file, info), data=info)
 
 
 @model_app.command("info")

@@ -99,6 +99,34 @@ def test_library_info_is_a_table_or_json(folder, capsys):
     assert info["patterns"] == info["materials"] * 4
 
 
+def test_library_info_lists_what_was_left_out(tmp_path, capsys):
+    (tmp_path / "cifs").mkdir()
+    (tmp_path / "cifs" / "broken.cif").write_text("data_broken")
+    rock_salt = "\n".join(
+        [
+            "data_NaCl",
+            *(f"_cell_length_{axis} 5.64" for axis in "abc"),
+            *(f"_cell_angle_{angle} 90" for angle in ("alpha", "beta", "gamma")),
+            "_symmetry_space_group_name_H-M 'F m -3 m'",
+            "_symmetry_Int_Tables_number 225",
+            "loop_",
+            *(f"_atom_site_{name}" for name in ("label", "type_symbol", "fract_x", "fract_y", "fract_z", "occupancy")),
+            "Na1 Na 0 0 0 1",
+            "Cl1 Cl 0.5 0.5 0.5 1",
+        ]
+    )
+    (tmp_path / "cifs" / "salt.cif").write_text(rock_salt)
+    (tmp_path / "run.toml").write_text(
+        "[structures]\nsource = 'cif'\npath = 'cifs'\n[simulation]\ng_max = 0.8\n[simulation.orientations]\ncount = 1"
+    )
+    assert call("simulate", tmp_path / "run.toml", "--folder", tmp_path, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["materials"] == 1
+    assert call("library", "info", tmp_path / "library.h5", "--skipped", "--json") == 0
+    assert list(json.loads(capsys.readouterr().out)) == ["broken"]
+    assert call("library", "info", tmp_path / "library.h5", "--skipped") == 0
+    assert "broken" in capsys.readouterr().out
+
+
 def test_model_info_is_json_on_request(folder, capsys):
     assert call("model", "info", folder / "model", "--json") == 0
     assert json.loads(capsys.readouterr().out)

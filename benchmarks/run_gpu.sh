@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# All that needs a GPU, in one go: tests, sanitizer, benchmarks; most valuable first, each under its own time limit.
+#
+#     benchmarks/run_gpu.sh [OUT]
+#
+# OUT (default: benchmarks/results/gpu) gets a log a part as it goes. Wheels of missing packages may lie in .whl/:
+# they are installed aside, without a network. The exit code is the number of parts that failed.
+set -u
+cd "$(dirname "$0")/.."
+out=${1:-${OUT:-benchmarks/results/gpu}}
+mkdir -p "$out"
+export PYTHONUNBUFFERED=1 PYTHONPATH=${PYTHONPATH:-}:$PWD
+
+if compgen -G ".whl/*.whl" >/dev/null; then
+    python3 -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --upgrade --target /tmp/gpuediff-site \
+        .whl/*.whl || exit 1
+    export PYTHONPATH=/tmp/gpuediff-site:$PYTHONPATH
+fi
+
+failed=0
+part() { # name, seconds, command...
+    local name=$1 seconds=$2
+    shift 2
+    echo "== $name"
+    timeout "$seconds" "$@" >"$out/$name.log" 2>&1
+    local code=$?
+    tail -n 5 "$out/$name.log"
+    echo "$name: exit code $code" | tee -a "$out/summary.log"
+    [ $code -eq 0 ] || failed=$((failed + 1))
+}
+
+part machine 30 nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.sm,clocks.mem --format=csv
+part tests 240 python3 -m pytest -m gpu -q -p no:cacheprovider
+part basis 120 python3 benchmarks/basis.py
+for tool in memcheck racecheck synccheck initcheck; do
+    part "sanitizer-$tool" 60 compute-sanitizer --tool "$tool" --error-exitcode 9 \
+        python3 -m pytest -m gpu -q -x -p no:cacheprovider -k "matches_the_reference" --hypothesis-seed=0
+done
+cp benchmarks/results/*-gpu.json "$out" 2>/dev/null
+exit $failed
