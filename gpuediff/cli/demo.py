@@ -17,7 +17,6 @@ from gpuediff.evaluation.metrics import Answers
 from gpuediff.evaluation.report import write_report
 from gpuediff.hierarchy.bundle import load_bundle, record_metrics, save_bundle
 from gpuediff.library.reader import Library
-from gpuediff.library.split import split_materials
 from gpuediff.scans.simulated import simulated_scan
 from gpuediff.settings import load_run
 from gpuediff.shipped import shipped_file
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from gpuediff.cli.app import Screen
     from gpuediff.library.reader import Materials
 
-UNKNOWNS_SHOWN = 10
+UNKNOWNS_SHOWN = 8
 
 
 def run_demo(folder: Path, seed: int | None, screen: Screen) -> None:
@@ -54,10 +53,9 @@ def run_demo(folder: Path, seed: int | None, screen: Screen) -> None:
         save_bundle(hierarchy, folder / "model", library=info, overwrite=True)
         hierarchy = load_bundle(folder / "model")
         evaluation, answers = workflow.evaluate(run, library, hierarchy, track=screen.track)
-        unknown = ~split_materials(library.materials.material_id, run.split)
         screen.result(show.overview(evaluation), show.by_system(evaluation), data=None)
         if "aggregate" in answers:
-            screen.result(_unknowns(library.materials, unknown, answers["aggregate"]), data=None)
+            screen.result(_unknowns(library.materials, answers["aggregate"]), data=None)
     written = write_report(folder / "evaluation", evaluation, answers)
     record_metrics(folder / "model", dataclasses.asdict(evaluation))
 
@@ -69,27 +67,30 @@ def run_demo(folder: Path, seed: int | None, screen: Screen) -> None:
     screen.remark(f"done in {time.perf_counter() - started:.0f} s")
 
 
-def _unknowns(materials: Materials, unknown: np.ndarray, answers: Answers) -> Table:
-    """Lay out a few unseen materials with the answer to ten patterns of each beside the truth."""
+def _unknowns(materials: Materials, answers: Answers) -> Table:
+    """Lay out a few unseen materials with the answer to ten patterns of each below the truth."""
     table = Table(title="Some materials that were not trained on, ten patterns each", title_justify="left")
-    table.add_column("material")
-    for name in ("crystal system", "space group", "a, b, c (Å)"):
-        table.add_column(f"{name}:\ntrue")
-        table.add_column("predicted")
-    table.add_column("confidence", justify="right")
+    for name in ("material", "", "crystal system", "confidence", "space group", "a, b, c (Å)"):
+        table.add_column(name, justify="right" if name in ("confidence", "space group") else "left")
     _, rows = np.unique(answers.material, return_index=True)
-    shown = rows[np.linspace(0, len(rows) - 1, min(UNKNOWNS_SHOWN, len(rows))).astype(int)]
-    for row in shown:
+    predicted = answers.predicted
+    for row in rows[np.linspace(0, len(rows) - 1, min(UNKNOWNS_SHOWN, len(rows))).astype(int)]:
         material = answers.material[row]
-        predicted = answers.predicted
         table.add_row(
-            f"{materials.formula[material]}",
+            materials.formula[material],
+            "true",
             str(materials.crystal_system[material]),
-            str(predicted.crystal_system[row]),
+            "",
             str(materials.space_group_number[material]),
-            str(predicted.space_group_number[row]),
             show.lattice_cells(materials.conventional[material])[0],
-            show.lattice_cells(predicted.lattice[row])[0],
+        )
+        table.add_row(
+            "",
+            "predicted",
+            str(predicted.crystal_system[row]),
             f"{predicted.confidence[row]:.0%}",
+            str(predicted.space_group_number[row]),
+            show.lattice_cells(predicted.lattice[row])[0],
+            end_section=True,
         )
     return table

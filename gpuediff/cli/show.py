@@ -10,7 +10,6 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from gpuediff.crystals.symmetry import independent_parameters
 from gpuediff.settings import CRYSTAL_SYSTEMS
 
 if TYPE_CHECKING:
@@ -55,32 +54,30 @@ def overview(evaluation: Evaluation) -> Group:
     return Group(_title(title), table, Text(remark, style="dim"))
 
 
-def by_system(evaluation: Evaluation) -> Table:
+def by_system(evaluation: Evaluation) -> Group:
     """Lay out accuracy and median lattice error of each crystal system."""
-    table = Table(
-        title="By crystal system (space group and lattice: true system given; lattice: median error in Å, °)",
-        title_justify="left",
-    )
-    table.add_column("system")
     columns = _columns(evaluation)
+    accuracy, lattice = Table(), Table()
+    for table in (accuracy, lattice):
+        table.add_column("crystal system")
+    for what in ("system", "space group"):
+        for heading, _ in columns:
+            accuracy.add_column(f"{what},\n{heading}", justify="right")
     for heading, _ in columns:
-        table.add_column(f"system right,\n{heading}", justify="right")
-        table.add_column(f"space group,\n{heading}", justify="right")
-        table.add_column(f"lattice,\n{heading}")
+        lattice.add_column(heading)
     for system in evaluation.systems:
-        cells = []
-        for _, scores in columns:
-            if system not in scores.recall:
-                cells += ["–", "–", "–"]
-                continue
-            errors = scores.lattice_error[system]
-            cells += [
-                f"{scores.recall[system]:.0%}",
-                f"{scores.space_group_accuracy[system]:.0%}",
-                "  ".join(f"{name} {errors[name]:.2f}" for name in independent_parameters(system)),
-            ]
-        table.add_row(system, *cells)
-    return table
+        shares = [scores.recall.get(system) for _, scores in columns]
+        shares += [scores.space_group_accuracy.get(system) for _, scores in columns]
+        accuracy.add_row(system, *("–" if share is None else f"{share:.0%}" for share in shares))
+        errors = [scores.lattice_error.get(system, {}) for _, scores in columns]
+        lattice.add_row(system, *("  ".join(f"{name} {error[name]:.2f}" for name in error) or "–" for error in errors))
+    return Group(
+        _title("Share right by crystal system; space group: true system given"),
+        accuracy,
+        Text(),
+        _title("Median error of the lattice parameters, Å and degrees; true system given"),
+        lattice,
+    )
 
 
 def predictions(names: Sequence[str], prediction: Prediction, *, title: str, heading: str = "pattern") -> Table:
