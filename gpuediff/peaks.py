@@ -11,6 +11,10 @@ import numpy as np
 from gpuediff.arrays import Device, namespace, to_device
 from gpuediff.errors import InvalidPeaks
 
+#: Å⁻¹, half a ring of the paper's basis. No diffracted beam comes so near the origin: that would take lattice planes
+#: 40 Å apart. A direct beam farther out is a calibration fault, and would count to ring 1 more than to ring 0.
+DIRECT_BEAM_RADIUS = 0.025
+
 
 @dataclass(frozen=True, eq=False)
 class PeakBatch:

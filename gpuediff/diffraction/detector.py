@@ -16,9 +16,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import KDTree
 
-from gpuediff.peaks import PeakBatch, offsets_of
-
-DIRECT_BEAM_RADIUS = 0.02  # Å⁻¹; nearer to the centre than this is no reflection of a lattice below 50 Å
+from gpuediff.peaks import DIRECT_BEAM_RADIUS, PeakBatch, offsets_of
 
 Seed = int | np.random.Generator
 

@@ -81,11 +81,10 @@ def structure_potential(crystal: Crystal, settings: Simulation) -> StructurePote
     InvalidStructure
         If an element has no parameters in the chosen form factors.
     """
-    lattice = np.asarray(crystal.lattice, dtype=np.float64)
-    reciprocal = np.linalg.inv(lattice).T
+    reciprocal = crystal.reciprocal
     limit = 2 * settings.g_max
-    extent = _largest_indices(lattice, limit)
-    beam_extent = _largest_indices(lattice, settings.g_max)
+    extent = _largest_indices(crystal.lattice, limit)
+    beam_extent = _largest_indices(crystal.lattice, settings.g_max)
     indices = [np.arange(-n, n + 1) for n in extent]
     # U_-g follows from U_g: only h >= 0 is computed.
     indices[0] = np.arange(extent[0] + 1)

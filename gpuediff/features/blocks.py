@@ -14,9 +14,9 @@ from pydantic import ValidationError
 
 from gpuediff import arrays
 from gpuediff.errors import InvalidBundle
-from gpuediff.features.preparation import DIRECT_BEAM_RADIUS, remove_direct_beam
+from gpuediff.features.preparation import remove_direct_beam
 from gpuediff.features.radial_basis import RadialBasis, magnitudes_and_arguments
-from gpuediff.peaks import PeakBatch
+from gpuediff.peaks import DIRECT_BEAM_RADIUS, PeakBatch
 from gpuediff.settings import Features
 
 

@@ -10,11 +10,7 @@ from numba import njit, prange
 
 from gpuediff import arrays
 from gpuediff.errors import InvalidConfig
-from gpuediff.peaks import PeakBatch
-
-#: Å⁻¹, half a ring of the paper's basis. No diffracted beam comes so near the origin: that would take lattice planes
-#: 40 Å apart. A direct beam farther out is a calibration fault, and would count to ring 1 more than to ring 0.
-DIRECT_BEAM_RADIUS = 0.025
+from gpuediff.peaks import DIRECT_BEAM_RADIUS, PeakBatch
 
 
 def remove_direct_beam(
