@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -53,13 +52,6 @@ class Prediction:
         """Take rows by slice, index array, or boolean mask; one index gives a prediction of length 1."""
         rows = np.atleast_1d(np.arange(len(self))[rows])
         return Prediction(self.systems, *(getattr(self, name)[rows] for name in _ARRAYS))
-
-    @classmethod
-    def concatenate(cls, parts: Sequence[Prediction]) -> Prediction:
-        """Join at least one prediction of the same hierarchy, in order."""
-        if len({part.systems for part in parts}) != 1:
-            raise ValueError("expected at least one prediction, all of the same crystal systems")
-        return cls(parts[0].systems, *(np.concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS))
 
 
 _ARRAYS = tuple(field.name for field in fields(Prediction) if field.name != "systems")

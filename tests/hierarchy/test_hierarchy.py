@@ -7,7 +7,6 @@ from gpuediff.errors import GpuediffError, InvalidFeatures
 from gpuediff.hierarchy import hierarchy as hierarchy_module
 from gpuediff.hierarchy.hierarchy import Hierarchy
 from gpuediff.hierarchy.labels import crystal_systems_of, model_names, model_seed
-from gpuediff.hierarchy.prediction import Prediction
 from gpuediff.settings import CRYSTAL_SYSTEMS, Training
 from tests.hierarchy.conftest import SETTINGS, SPACE_GROUPS, Patterns, assert_same, small_block
 from tests.reference import aggregation as reference
@@ -144,13 +143,15 @@ def test_groups_do_not_see_each_other(hierarchy, unseen):
     groups = np.arange(len(unseen.features)) % 12
     together = hierarchy.aggregate(unseen.features, groups)
     alone = [hierarchy.aggregate(unseen.features[groups == g], groups[groups == g]) for g in range(12)]
-    assert_same(Prediction.concatenate(alone), together)
+    for group, answer in enumerate(alone):
+        assert_same(answer, together[group])
 
 
 def test_patterns_do_not_see_each_other(hierarchy, unseen, monkeypatch):
     together = hierarchy.predict(unseen.features)
-    parts = [hierarchy.predict(unseen.features[start : start + 50]) for start in range(0, 180, 50)]
-    assert_same(Prediction.concatenate(parts), together)
+    for start in range(0, 180, 50):
+        part = slice(start, start + 50)
+        assert_same(hierarchy.predict(unseen.features[part]), together[part])
     monkeypatch.setattr(hierarchy_module, "PATTERNS_AT_A_TIME", 7)
     assert_same(hierarchy.predict(unseen.features), together)
 
@@ -288,8 +289,6 @@ def test_rows_of_a_prediction_can_be_taken(hierarchy, unseen):
     assert_array_equal(prediction[3].crystal_system, prediction.crystal_system[3:4])
     assert len(prediction[10:30:2]) == 10
     assert_array_equal(prediction[[5, 5, 2]].space_group_number, prediction.space_group_number[[5, 5, 2]])
-    with pytest.raises(ValueError, match="the same crystal systems"):
-        Prediction.concatenate([])
 
 
 def test_the_fixture_covers_systems_with_one_and_with_several_space_groups():
