@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,10 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpuediff.crystals.symmetry import LATTICE_PARAMETERS
+from gpuediff.durable import complete_or_absent
 from gpuediff.errors import GpuediffError, InvalidPeaks
 from gpuediff.peaks import PeakBatch, offsets_of
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from gpuediff.hierarchy.prediction import Prediction
 
 COLUMNS = ("pattern", "qx", "qy", "intensity")
@@ -35,13 +39,18 @@ def read_peak_table(path: str | Path) -> tuple[list[str], PeakBatch]:
     InvalidPeaks
         If the file cannot be read, a column is missing, or a value is not a number or not possible; names
         file, pattern and peak.
+    GpuediffError
+        If the table is Parquet and PyArrow is missing or does not work with this NumPy.
     """
     import pandas as pd
 
     path = Path(path)
+    if path.suffix == ".parquet":
+        _require_pyarrow(path)
     try:
         table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, dtype={"pattern": str})
-    except (OSError, ValueError) as error:  # pandas' and pyarrow's parser errors are ValueErrors
+    # pandas' and pyarrow's parser errors are ValueErrors; a .csv.gz that is cut short or damaged raises the last two.
+    except (OSError, ValueError, EOFError, zlib.error) as error:
         raise InvalidPeaks(f"{path}: cannot be read as a table: {error}") from error
     missing = [name for name in COLUMNS if name not in table.columns]
     if missing:
@@ -93,20 +102,52 @@ def prediction_records(names: Sequence[str], prediction: Prediction) -> list[dic
 
 
 def write_predictions(path: str | Path, names: Sequence[str], prediction: Prediction) -> None:
-    """Write predictions to a table, CSV or Parquet by the suffix.
+    """Write predictions to a table; see `write_table`."""
+    import pandas as pd
+
+    write_table(pd.DataFrame.from_records(prediction_records(names, prediction)), path)
+
+
+def write_table(table: pd.DataFrame, path: str | Path) -> None:
+    """Write a table as CSV or Parquet, by the suffix, complete or not at all.
 
     Raises
     ------
     GpuediffError
-        If the suffix is neither .csv nor .parquet.
+        If `check_table_path` refuses the path.
     """
-    import pandas as pd
+    check_table_path(path)
+    path = Path(path)
 
+    def write(temporary: Path) -> None:
+        if path.suffix == ".csv":
+            table.to_csv(temporary, index=False)
+        else:
+            table.to_parquet(temporary, engine="pyarrow", index=False)
+
+    complete_or_absent(path, write)
+
+
+def check_table_path(path: str | Path) -> None:
+    """Make sure that `write_table` takes a path; to be asked before the work whose result goes there.
+
+    Raises
+    ------
+    GpuediffError
+        If the suffix is neither .csv nor .parquet, the folder does not exist, or Parquet is asked for and PyArrow is
+        missing or does not work with this NumPy.
+    """
     path = Path(path)
     if path.suffix not in (".csv", ".parquet"):
         raise GpuediffError(f"{path}: unknown kind of table: name it .csv or .parquet")
-    table = pd.DataFrame.from_records(prediction_records(names, prediction))
-    if path.suffix == ".csv":
-        table.to_csv(path, index=False)
-    else:
-        table.to_parquet(path, index=False)
+    if not path.parent.is_dir():
+        raise GpuediffError(f"{path}: there is no folder {path.parent}: make it first, or choose another")
+    if path.suffix == ".parquet":
+        _require_pyarrow(path)
+
+
+def _require_pyarrow(path: Path) -> None:
+    try:
+        import pyarrow.parquet  # noqa: F401
+    except ImportError as error:
+        raise GpuediffError(f"{path}: Parquet needs PyArrow; with NumPy 1.26: pip install 'pyarrow<25'") from error

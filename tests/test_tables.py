@@ -1,5 +1,7 @@
 """Tables of peaks are read whole or refused with row and column."""
 
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpuediff.errors import GpuediffError, InvalidPeaks
-from gpuediff.tables import read_peak_table, write_predictions
+from gpuediff.tables import check_table_path, read_peak_table, write_predictions, write_table
 
 
 def table(**columns):
@@ -78,6 +80,58 @@ def test_every_peak_is_kept(tmp_path_factory, rows):
         np.testing.assert_allclose(intensity, own["intensity"], rtol=1e-6)
 
 
-def test_an_unknown_suffix_is_refused(tmp_path):
-    with pytest.raises(GpuediffError, match=r"name it \.csv or \.parquet"):
-        write_predictions(tmp_path / "answers.xls", [], None)
+@pytest.mark.parametrize("damage", ["cut short", "overwritten"])
+def test_a_compressed_table_that_is_damaged_is_refused(tmp_path, damage):
+    file = tmp_path / "peaks.csv.gz"
+    pd.concat([table()] * 1000).assign(qx=np.random.default_rng(0).random(3000)).to_csv(file, index=False)
+    content = file.read_bytes()
+    half = len(content) // 2
+    file.write_bytes(content[:half] + (b"" if damage == "cut short" else bytes(64) + content[half + 64 :]))
+    with pytest.raises(InvalidPeaks, match=r"peaks\.csv\.gz: cannot be read as a table"):
+        read_peak_table(file)
+
+
+@pytest.mark.parametrize("name", ["out.csv", "out.parquet"])
+def test_a_table_comes_back_as_it_was_written_and_alone(tmp_path, name):
+    file = tmp_path / name
+    file.write_text("an older one")
+    write_table(table(), file)
+    back = pd.read_parquet(file) if name.endswith("parquet") else pd.read_csv(file)
+    pd.testing.assert_frame_equal(back, table())
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_table_that_cannot_be_written_leaves_the_old_one(tmp_path):
+    file = tmp_path / "out.parquet"
+    write_table(table(), file)
+    with pytest.raises(ValueError, match="Duplicate column names"):
+        write_table(pd.concat([table(), table()], axis=1), file)
+    pd.testing.assert_frame_equal(pd.read_parquet(file), table())
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("answers.xls", r"answers\.xls: unknown kind of table: name it \.csv or \.parquet"),
+        ("answers", r"name it \.csv or \.parquet"),
+        ("absent/answers.csv", r"there is no folder .*absent"),
+    ],
+)
+def test_a_place_where_no_table_can_be_written_is_refused_before_the_work(tmp_path, name, message):
+    with pytest.raises(GpuediffError, match=message):
+        check_table_path(tmp_path / name)
+    with pytest.raises(GpuediffError, match=message):
+        write_table(table(), tmp_path / name)
+    with pytest.raises(GpuediffError, match=message):
+        write_predictions(tmp_path / name, [], None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_pyarrow_parquet_is_refused_with_the_way_out(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    file = tmp_path / "peaks.parquet"
+    for refused in (check_table_path, read_peak_table, lambda path: write_table(table(), path)):
+        with pytest.raises(GpuediffError, match=r"peaks\.parquet: Parquet needs PyArrow.*pip install 'pyarrow<25'"):
+            refused(file)
+    write_table(table(), tmp_path / "peaks.csv")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +35,10 @@ def map_and_show(
         "source": maps.source,
         "shape": list(maps.shape),
         "status": {status.name.lower(): maps.count(status) for status in Status},
-        "filtered_fractions": dict(zip(maps.systems, maps.filtered_fractions(), strict=True)),
+        "filtered_fractions": {
+            system: None if math.isnan(share) else float(share)
+            for system, share in zip(maps.systems, maps.filtered_fractions(), strict=True)
+        },
         "particles": len(particles),
         "files": [str(path) for path in written],
     }
@@ -54,11 +58,11 @@ def truth_table(maps: ScanMaps, truth: Truth) -> Group:
     return show.key_values(
         f"Against the truth: {truth.crystal.formula}, {truth.crystal.crystal_system}, {lattice}",
         {
-            "pixels with crystal": int(crystal.sum()),
+            "probe positions with crystal": int(crystal.sum()),
             "of these labelled": _share(both.sum(), crystal.sum()),
             "of the labelled, right crystal system": _share(right.sum(), both.sum()),
             f"of the right, a within {LATTICE_TOLERANCE:g} Å": _share(near.sum(), right.sum()),
-            "pixels without crystal that got a label": _share((labelled & ~crystal).sum(), (~crystal).sum()),
+            "probe positions without crystal that got a label": _share((labelled & ~crystal).sum(), (~crystal).sum()),
         },
     )
 
@@ -80,7 +84,7 @@ def _systems(maps: ScanMaps) -> Table:
         table.add_column(heading, justify="left" if heading == "crystal system" else "right")
     columns = maps.raw_fractions(), maps.weighted_fractions(), maps.filtered_fractions()
     for system, *shares in zip(maps.systems, *columns, strict=True):
-        table.add_row(system, *(f"{share:.1%}" for share in shares))
+        table.add_row(system, *("–" if math.isnan(share) else f"{share:.1%}" for share in shares))
     return table
 
 
@@ -90,7 +94,7 @@ def _particles(particles: Particles) -> Table:
     table = Table(title=f"Particles, predicted from all their patterns{of}", title_justify="left")
     headings = (
         "particle",
-        "pixels",
+        "probe positions",
         "system on the map",
         "from all patterns",
         "space group",
@@ -98,7 +102,7 @@ def _particles(particles: Particles) -> Table:
         "α, β, γ (°)",
     )
     for heading in headings:
-        table.add_column(heading, justify="right" if heading in ("pixels", "space group") else "left")
+        table.add_column(heading, justify="right" if heading in ("probe positions", "space group") else "left")
     for row in range(shown):
         answer = particles.by_aggregation
         table.add_row(

@@ -14,6 +14,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from gpuediff.durable import complete_or_absent
 from gpuediff.errors import InvalidStructureSource
 
 SNAPSHOT_COLUMNS = ("material_id", "formula", "cif")
@@ -74,16 +75,8 @@ def _query() -> list[Any]:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Write beside, flush to disk, rename: nobody ever sees half a file."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
+        complete_or_absent(path, lambda temporary: temporary.write_bytes(content))
     except OSError as error:
         raise InvalidStructureSource(f"{path}: the snapshot cannot be written: {error}") from error
-    finally:
-        beside.unlink(missing_ok=True)

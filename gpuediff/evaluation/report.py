@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from functools import partial
 from pathlib import Path
 
+from gpuediff.durable import complete_or_absent
 from gpuediff.evaluation.figures import confusion_figure, lattice_figure
 from gpuediff.evaluation.metrics import Answers, Evaluation
 
@@ -21,7 +23,8 @@ def write_report(folder: str | Path, evaluation: Evaluation, answers: dict[str, 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     metrics, confusion, lattice = (folder / name for name in ("metrics.json", "confusion.png", "lattice.png"))
-    metrics.write_text(json.dumps(dataclasses.asdict(evaluation), indent=2) + "\n", encoding="utf-8")
-    confusion_figure(evaluation).savefig(confusion, dpi=160)
-    lattice_figure(evaluation, answers).savefig(lattice, dpi=160)
+    text = json.dumps(dataclasses.asdict(evaluation), indent=2) + "\n"
+    complete_or_absent(metrics, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    for path, figure in ((confusion, confusion_figure(evaluation)), (lattice, lattice_figure(evaluation, answers))):
+        complete_or_absent(path, partial(figure.savefig, dpi=160))
     return [metrics, confusion, lattice]

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import gpuediff
+from gpuediff.durable import publish, sha256_of_file, synchronise
 from gpuediff.errors import GpuediffError, InvalidBundle
 from gpuediff.hierarchy.manifest import (
     FORESTS,
@@ -28,7 +29,6 @@ from gpuediff.hierarchy.manifest import (
     parse_manifest,
     read_manifest,
 )
-from gpuediff.library.durable import publish, sha256_of_file, synchronise
 
 if TYPE_CHECKING:
     from gpuediff.forests.forest import Forest

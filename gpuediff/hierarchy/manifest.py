@@ -14,9 +14,9 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, ValidationError
 
 from gpuediff.crystals.symmetry import crystal_system
+from gpuediff.durable import sha256_of_file
 from gpuediff.errors import InvalidBundle
 from gpuediff.hierarchy.labels import CRYSTAL_SYSTEM, SPACE_GROUPS, model_names, space_group_model
-from gpuediff.library.durable import sha256_of_file
 from gpuediff.settings import CRYSTAL_SYSTEMS, Settings, Training
 
 MANIFEST = "manifest.json"

@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gpuediff.durable import publish, synchronise
 from gpuediff.errors import InvalidLibrary
-from gpuediff.library.durable import publish, synchronise
 from gpuediff.library.identity import differences
 
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from gpuediff.durable import exclusive, lock_of, publish, sha256_of_file
 from gpuediff.errors import GpuediffError, InvalidLibrary, InvalidPeaks
-from gpuediff.library.durable import exclusive, lock_of, publish, sha256_of_file
 from gpuediff.library.identity import crystals_checksum, differences, identity, software_versions
 from gpuediff.library.journal import Journal, ShardRecord, is_of
 from gpuediff.library.reader import Library

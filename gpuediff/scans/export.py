@@ -1,10 +1,8 @@
-"""Maps and particles for other programs: one HDF5 file, and tables in CSV or Parquet."""
+"""Maps and particles for other programs: one HDF5 file, and tables."""
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +11,10 @@ import numpy as np
 
 import gpuediff
 from gpuediff.crystals.symmetry import LATTICE_PARAMETERS
+from gpuediff.durable import complete_or_absent
 from gpuediff.errors import InvalidScan
-from gpuediff.library.durable import publish
 from gpuediff.scans.maps import ScanMaps, Status
-from gpuediff.scans.particles import Answers, Particles
+from gpuediff.scans.particles import ParticlePredictions, Particles
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,7 +80,7 @@ def write_maps(maps: ScanMaps, path: str | Path, *, particles: Particles | None 
                 for name, column in _particle_columns(particles).items():
                     group[name] = column.astype(h5py.string_dtype()) if column.dtype.kind == "U" else column
 
-    _complete_or_absent(Path(path), write)
+    complete_or_absent(Path(path), write)
 
 
 def read_maps(path: str | Path) -> ScanMaps:
@@ -158,9 +156,9 @@ def particle_table(particles: Particles) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Columns particle, crystal_system, pixels, area (Å², where the step size is known), centroid_row,
-        centroid_column, brightest_row, brightest_column; then the answers with the prefixes `brightest_` and
-        `aggregate_`.
+        Columns particle, crystal_system, probe_positions (their number), area (Å², where the step size is known),
+        centroid_row, centroid_column, brightest_row, brightest_column; then the predictions with the prefixes
+        `brightest_` and `aggregate_`.
     """
     import pandas as pd
 
@@ -171,7 +169,7 @@ def _particle_columns(particles: Particles) -> dict[str, np.ndarray]:
     columns = {
         "particle": np.arange(1, len(particles) + 1),
         "crystal_system": particles.crystal_system,
-        "pixels": particles.size,
+        "probe_positions": particles.size,
     }
     if particles.step_size is not None:
         columns["area"] = particles.size * particles.step_size**2
@@ -180,39 +178,13 @@ def _particle_columns(particles: Particles) -> dict[str, np.ndarray]:
     return columns | _columns("brightest", particles.by_brightest) | _columns("aggregate", particles.by_aggregation)
 
 
-def _columns(prefix: str, answers: Answers) -> dict[str, np.ndarray]:
+def _columns(prefix: str, predictions: ParticlePredictions) -> dict[str, np.ndarray]:
     columns = {
-        "crystal_system": answers.crystal_system,
-        "confidence": answers.confidence,
-        "difference_confidence": answers.difference_confidence,
-        "space_group_number": answers.space_group_number,
-        "space_group_confidence": answers.space_group_confidence,
+        "crystal_system": predictions.crystal_system,
+        "confidence": predictions.confidence,
+        "difference_confidence": predictions.difference_confidence,
+        "space_group_number": predictions.space_group_number,
+        "space_group_confidence": predictions.space_group_confidence,
     }
-    columns |= dict(zip(LATTICE_PARAMETERS, answers.lattice.T, strict=True))
+    columns |= dict(zip(LATTICE_PARAMETERS, predictions.lattice.T, strict=True))
     return {f"{prefix}_{name}": values for name, values in columns.items()}
-
-
-def write_table(table: pd.DataFrame, path: str | Path) -> None:
-    """Write a table as CSV or Parquet, by the suffix, complete or not at all.
-
-    Raises
-    ------
-    InvalidScan
-        If the suffix is neither .csv nor .parquet.
-    """
-    path = Path(path)
-    if path.suffix == ".csv":
-        _complete_or_absent(path, lambda temporary: table.to_csv(temporary, index=False))
-    elif path.suffix == ".parquet":
-        _complete_or_absent(path, lambda temporary: table.to_parquet(temporary, index=False))
-    else:
-        raise InvalidScan(f"{path}: a table ends in .csv or .parquet, not in {path.suffix!r}")
-
-
-def _complete_or_absent(path: Path, write: Callable[[Path], object]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        write(temporary)
-        publish(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -17,6 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from scipy.ndimage import distance_transform_edt, find_objects
 
 from gpuediff.crystals.symmetry import LATTICE_PARAMETERS
+from gpuediff.durable import complete_or_absent
 from gpuediff.scans.maps import ScanMaps
 from gpuediff.scans.particles import Particles
 
@@ -39,7 +40,7 @@ ANGSTROM_TO = ((1e4, "µm"), (10.0, "nm"), (1.0, "Å"))
 
 
 def system_map(maps: ScanMaps) -> Figure:
-    """Draw the crystal system of every pixel: colour = system, brightness = filtered difference confidence."""
+    """Draw the crystal system of every probe position: colour = system, brightness = filtered difference confidence."""
     width, height = _panel_size(maps)
     figure = Figure(figsize=(width + 2.0, height + 0.5), layout="constrained")
     axes, legend = figure.subplots(1, 2, width_ratios=(width, 1.7))
@@ -65,7 +66,7 @@ def confidence_map(maps: ScanMaps) -> Figure:
 
 
 def lattice_maps(maps: ScanMaps) -> Figure:
-    """Draw a, b and c of every pixel, each on a scale of its own."""
+    """Draw a, b and c of every probe position, each on a scale of its own."""
     width, height = _panel_size(maps)
     figure = Figure(figsize=(3 * width + 1.5, height + 0.8), layout="constrained")
     figure.suptitle(_lattice_title(maps), fontsize=10)
@@ -73,13 +74,6 @@ def lattice_maps(maps: ScanMaps) -> Figure:
         _draw_length(axes, maps, name)
         if number:
             axes.set_ylabel("")
-    return figure
-
-
-def fraction_bars(maps: ScanMaps) -> Figure:
-    """Draw each system's share of the scan: before filtering, weighted by confidence, and after filtering."""
-    figure = Figure(figsize=(5.2, 3.2), layout="constrained")
-    _draw_fractions(figure.subplots(), maps)
     return figure
 
 
@@ -95,7 +89,7 @@ def particle_map(maps: ScanMaps, particles: Particles, *, numbered: int = 20) ->
     _outline(axes, particles.labels)
     halo = [withStroke(linewidth=1.5, foreground="white")]
     for number, box in enumerate(find_objects(particles.labels)[:numbered], start=1):
-        # the pixel farthest from the edge, because a centroid may lie outside
+        # the probe position farthest from the edge, because a centroid may lie outside
         depth = distance_transform_edt(np.pad(particles.labels[box] == number, 1))
         row, column = np.unravel_index(depth.argmax(), depth.shape)
         place = (column - 1 + box[1].start, row - 1 + box[0].start)
@@ -125,8 +119,8 @@ def summary(maps: ScanMaps) -> Figure:
 
 
 def save_figure(figure: Figure, path: str | Path, *, dpi: int = 200) -> None:
-    """Write a figure as PNG, PDF or SVG, by the suffix."""
-    figure.savefig(path, dpi=dpi)
+    """Write a figure as PNG, PDF or SVG, by the suffix, complete or not at all."""
+    complete_or_absent(Path(path), lambda temporary: figure.savefig(temporary, dpi=dpi))
 
 
 def _panel_size(maps: ScanMaps) -> tuple[float, float]:
@@ -142,11 +136,11 @@ def _source_title(maps: ScanMaps) -> str:
 
 def _lattice_title(maps: ScanMaps) -> str:
     system = maps.options.get("lattice_system")
-    return f"lattice by the models of {system}" if system else "lattice by the models of each pixel's own system"
+    return f"lattice by the models of {system or 'each probe position’s own system'}"
 
 
 def _shown_systems(maps: ScanMaps) -> list[int]:
-    """Systems that some pixel has, most frequent first."""
+    """Systems that some probe position has, most frequent first."""
     counts = np.bincount(maps.filtered_system[maps.filtered_system >= 0], minlength=len(maps.systems))
     return [int(index) for index in np.argsort(-counts, kind="stable") if counts[index]]
 
@@ -166,8 +160,8 @@ def _draw_systems(axes: Axes, maps: ScanMaps, title: str) -> None:
     image[...] = to_rgb(NOT_PREDICTED)
     brightness = _brightness(np.nan_to_num(maps.filtered_difference_confidence) / _full_brightness(maps))
     for index, system in enumerate(maps.systems):
-        pixels = maps.filtered_system == index
-        image[pixels] = brightness[pixels, None] * np.array(to_rgb(COLOURS[system]))
+        positions = maps.filtered_system == index
+        image[positions] = brightness[positions, None] * np.array(to_rgb(COLOURS[system]))
     _show(axes, maps, image)
     axes.set_title(title, fontsize=10)
 
@@ -215,7 +209,7 @@ def _draw_fractions(axes: Axes, maps: ScanMaps) -> None:
     kinds = (
         ("patterns", maps.raw_fractions(), 1.0, ""),
         ("weighted by confidence", maps.weighted_fractions(), 0.65, "///"),
-        ("pixels after filtering", maps.filtered_fractions(), 0.35, ""),
+        ("probe positions after filtering", maps.filtered_fractions(), 0.35, ""),
     )
     order = np.argsort(-np.nan_to_num(kinds[0][1]), kind="stable")
     height = 0.26
@@ -294,7 +288,7 @@ def _draw_scale_bar(axes: Axes, shape: tuple[int, int], step_size: float) -> Non
 
 
 def _outline(axes: Axes, labels: np.ndarray) -> None:
-    """Draw the edges between pixels of different particles."""
+    """Draw the edges between probe positions of different particles."""
     rows, columns = np.nonzero(labels[:, 1:] != labels[:, :-1])
     axes.vlines(columns + 0.5, rows - 0.5, rows + 0.5, color="white", lw=0.6)
     rows, columns = np.nonzero(labels[1:] != labels[:-1])

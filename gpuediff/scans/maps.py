@@ -2,7 +2,7 @@
 
 The steps are those of Gleason et al., Phys. Rev. Mater. 8, 093802 (2024): patterns with too few peaks are dropped, the
 others predicted one by one, the difference confidence of every crystal system is median-filtered as an image of its
-own, and a pixel takes the system whose filtered image is largest there.
+own, and a probe position takes the system whose filtered image is largest there.
 """
 
 from __future__ import annotations
@@ -116,11 +116,11 @@ class ScanMaps:
         return _shares(self.raw_system, np.ones(self.shape), len(self.systems))
 
     def weighted_fractions(self) -> np.ndarray:
-        """Share of each system before filtering, a pattern counting as much as its difference confidence."""
+        """Share of each system before filtering, a pattern counting by its difference confidence; NaN if none."""
         return _shares(self.raw_system, self.difference_confidence, len(self.systems))
 
     def filtered_fractions(self) -> np.ndarray:
-        """Share of each system among the pixels that passed the filter, shape (systems,), float64."""
+        """Share of each system among the probe positions that passed the filter, shape (systems,); NaN if none did."""
         return _shares(self.filtered_system, np.ones(self.shape), len(self.systems))
 
 
@@ -154,11 +154,12 @@ def map_scan(
     peaks_min : int
         Patterns with fewer peaks, the direct beam counted, are not predicted.
     filter_size : int
-        Side of the median filter, pixels; 1 leaves the images as they are. The scan is mirrored at its edges.
+        Side of the median filter, in probe positions; 1 leaves the images as they are. The scan is mirrored at its
+        edges.
     difference_confidence_min : float
-        Pixels whose filtered difference confidence is smaller are dropped.
+        Probe positions whose filtered difference confidence is smaller are dropped.
     lattice_system : str, optional
-        Crystal system whose models predict space group and lattice everywhere; each pixel's own if absent.
+        Crystal system whose models predict space group and lattice everywhere; each probe position's own if absent.
     track : Track, optional
 
     Returns
@@ -267,13 +268,13 @@ def filter_systems(
     Parameters
     ----------
     system : array, shape (ny, nx), integer
-        Winner of each pixel, -1 where there is none.
+        Winner of each probe position, -1 where there is none.
     difference_confidence : array, shape (ny, nx), float32
         Its lead; the image of a system holds it where that system won, and 0 elsewhere.
     systems : int
         Number of systems.
     size : int
-        Side of the filter, pixels.
+        Side of the filter, in probe positions.
 
     Returns
     -------

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from gpuediff.hierarchy.hierarchy import Hierarchy
     from gpuediff.hierarchy.prediction import Prediction
 
-TOUCHING = np.ones((3, 3), dtype=int)  # pixels that share an edge or a corner are connected
+TOUCHING = np.ones((3, 3), dtype=int)  # probe positions that share an edge or a corner are connected
 
 
 @dataclass(frozen=True)
-class Answers:
+class ParticlePredictions:
     """What a prediction says about each of p particles.
 
     Parameters
@@ -45,8 +45,8 @@ class Answers:
     lattice: np.ndarray
 
     @classmethod
-    def empty(cls, count: int) -> Answers:
-        """Make room for the answers about `count` particles."""
+    def empty(cls, count: int) -> ParticlePredictions:
+        """Make room for the predictions of `count` particles."""
         return cls(
             np.full(count, "", dtype="<U12"),
             np.full(count, np.nan, np.float32),
@@ -73,19 +73,19 @@ class Particles:
     Parameters
     ----------
     labels : array, shape (ny, nx), int32
-        Particle of every pixel, 1 .. p; 0 where there is none.
+        Particle of every probe position, 1 .. p; 0 where there is none.
     crystal_system : array, shape (p,), str
         System of the region.
     size : array, shape (p,), int64
-        Pixels.
+        Number of probe positions.
     centroid : array, shape (p, 2), float64
-        Row and column, pixels.
+        Row and column, in probe positions.
     brightest : array, shape (p, 2), int64
         Row and column of the pattern with most diffracted intensity: the sum of all peaks but the direct beam, as
         stored in the scan.
-    by_brightest : Answers
+    by_brightest : ParticlePredictions
         From that pattern alone.
-    by_aggregation : Answers
+    by_aggregation : ParticlePredictions
         From all patterns of the particle together.
     step_size : float, optional
         Distance between probe positions, Å.
@@ -96,8 +96,8 @@ class Particles:
     size: np.ndarray
     centroid: np.ndarray
     brightest: np.ndarray
-    by_brightest: Answers
-    by_aggregation: Answers
+    by_brightest: ParticlePredictions
+    by_aggregation: ParticlePredictions
     step_size: float | None = None
 
     def __len__(self) -> int:
@@ -111,13 +111,13 @@ def label_particles(maps: ScanMaps, size_min: int = 5) -> tuple[np.ndarray, np.n
     ----------
     maps : ScanMaps
     size_min : int
-        Smaller regions are no particles, pixels.
+        Smaller regions are no particles; number of probe positions.
 
     Returns
     -------
     labels : array, shape (ny, nx), int32
-        1 .. p from the largest to the smallest region, 0 elsewhere. Pixels are connected if they share an edge or
-        a corner. Regions of the same size are ordered by system, then by row.
+        1 .. p from the largest to the smallest region, 0 elsewhere. Probe positions are connected if they
+        share an edge or a corner. Regions of the same size are ordered by system, then by row.
     system : array, shape (p,), int64
         Index into `maps.systems`.
     """
@@ -148,7 +148,7 @@ def find_particles(
         Its maps, from `map_scan` with the same hierarchy.
     hierarchy : Hierarchy
     size_min : int
-        Smallest particle, pixels.
+        Of the smallest particle; number of probe positions.
     track : Track, optional
 
     Returns
@@ -163,25 +163,25 @@ def find_particles(
     if maps.shape != scan.shape:
         raise InvalidScan(f"{scan.source}: {scan.shape} probe positions, but the maps have {maps.shape}")
     if size_min < 1:
-        raise InvalidScan(f"size_min = {size_min}: must be >= 1 pixel")
+        raise InvalidScan(f"size_min = {size_min}: must be >= 1 probe position")
     labels, system = label_particles(maps, size_min)
     names = np.array(maps.systems)[system]
-    pixels = np.flatnonzero(labels)
-    particle = labels.reshape(-1)[pixels] - 1
+    positions = np.flatnonzero(labels)
+    particle = labels.reshape(-1)[positions] - 1
     size = np.bincount(particle, minlength=len(system))
-    row, column = np.divmod(pixels, scan.shape[1])
+    row, column = np.divmod(positions, scan.shape[1])
     sums = [np.bincount(particle, weights=axis, minlength=len(system)) for axis in (row, column)]
     centroid = np.stack(sums, axis=1) / size[:, None]
-    brightest = _brightest(scan, pixels, particle, len(system))
+    brightest = _brightest(scan, positions, particle, len(system))
 
     intensity_sum = float(maps.options["intensity_sum"] or 0)
-    by_brightest, by_aggregation = Answers.empty(len(system)), Answers.empty(len(system))
+    by_brightest, by_aggregation = ParticlePredictions.empty(len(system)), ParticlePredictions.empty(len(system))
     for index, members in track(list(_batches(system, size)), "predicting particles"):
         name = maps.systems[index]
         peaks = scale_intensity(scan.peaks[brightest[members]], intensity_sum)
         by_brightest.fill(members, hierarchy.predict(hierarchy.block.compute(peaks), crystal_system=name))
         inside = np.isin(particle, members)
-        features = hierarchy.block.compute(scale_intensity(scan.peaks[pixels[inside]], intensity_sum))
+        features = hierarchy.block.compute(scale_intensity(scan.peaks[positions[inside]], intensity_sum))
         by_aggregation.fill(members, hierarchy.aggregate(features, particle[inside], crystal_system=name))
 
     return Particles(
@@ -196,13 +196,13 @@ def find_particles(
     )
 
 
-def _brightest(scan: Scan, pixels: np.ndarray, particle: np.ndarray, count: int) -> np.ndarray:
+def _brightest(scan: Scan, positions: np.ndarray, particle: np.ndarray, count: int) -> np.ndarray:
     """Index of each particle's pattern with most diffracted intensity, shape (p,), int64."""
-    diffracted = remove_direct_beam(scan.peaks[pixels], "centre")
-    total = np.bincount(diffracted.pattern_of_peak, weights=diffracted.intensity, minlength=len(pixels))
+    diffracted = remove_direct_beam(scan.peaks[positions], "centre")
+    total = np.bincount(diffracted.pattern_of_peak, weights=diffracted.intensity, minlength=len(positions))
     order = np.lexsort((-total, particle))
     first = np.searchsorted(particle[order], np.arange(count))
-    return pixels[order[first]]
+    return positions[order[first]]
 
 
 def _batches(system: np.ndarray, size: np.ndarray) -> list[tuple[int, np.ndarray]]:

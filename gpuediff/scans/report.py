@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from gpuediff.scans import figures
-from gpuediff.scans.export import particle_table, scan_table, write_maps, write_table
+from gpuediff.scans.export import particle_table, scan_table, write_maps
 from gpuediff.scans.maps import ScanMaps
 from gpuediff.scans.particles import Particles
+from gpuediff.tables import write_table
 
 
 def write_scan_report(folder: str | Path, maps: ScanMaps, particles: Particles) -> list[Path]:
@@ -16,12 +17,12 @@ def write_scan_report(folder: str | Path, maps: ScanMaps, particles: Particles) 
     Returns
     -------
     list of Path
-        maps.h5, pixels.parquet, particles.csv, and the pictures summary.png, systems.png, confidence.png,
-        lattice.png, particles.png.
+        maps.h5, probe_positions.parquet, particles.csv, and the pictures summary.png, systems.png,
+        confidence.png, lattice.png, particles.png.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    written = [folder / "maps.h5", folder / "pixels.parquet", folder / "particles.csv"]
+    written = [folder / "maps.h5", folder / "probe_positions.parquet", folder / "particles.csv"]
     write_maps(maps, written[0], particles=particles)
     write_table(scan_table(maps), written[1])
     write_table(particle_table(particles), written[2])

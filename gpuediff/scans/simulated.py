@@ -2,7 +2,7 @@
 
 Every particle has two or three grains, each a {111} twin of the first: turned by 180° about the normal of the plane
 that they share. The planes are drawn where they cut the particle at half its height, as if they stood upright, so that
-every pixel belongs to one grain.
+every probe position belongs to one grain.
 """
 
 from __future__ import annotations
@@ -74,9 +74,9 @@ class Truth:
     Parameters
     ----------
     grain : array, shape (ny, nx), int32
-        Grain of every pixel, 0 .. g - 1; -1 where there is only the film.
+        Grain of every probe position, 0 .. g - 1; -1 where there is only the film.
     particle : array, shape (ny, nx), int32
-        Particle of every pixel, 0 .. p - 1; -1 elsewhere.
+        Particle of every probe position, 0 .. p - 1; -1 elsewhere.
     thickness : array, shape (ny, nx), float64
         Of the crystal, one of the simulated thicknesses, Å; 0 elsewhere.
     orientation : array, shape (g, 3, 3), float64
@@ -93,12 +93,12 @@ class Truth:
 
     @property
     def crystal_system(self) -> np.ndarray:
-        """Crystal system of every pixel, shape (ny, nx), str; empty where there is no crystal."""
+        """Crystal system of every probe position, shape (ny, nx), str; empty where there is no crystal."""
         return np.where(self.grain >= 0, self.crystal.crystal_system, "")
 
     @property
     def lattice(self) -> np.ndarray:
-        """Conventional cell of every pixel, shape (ny, nx, 6), Å and degrees; NaN where there is no crystal."""
+        """Conventional cell of every probe position, shape (ny, nx, 6), Å and degrees; NaN without a crystal."""
         return np.where((self.grain >= 0)[..., None], self.crystal.conventional, np.nan)
 
 
@@ -206,10 +206,10 @@ def _draw_truth(
     particle = np.full(shape, -1, dtype=np.int32)
     thickness = np.zeros(shape)
     orientation: list[np.ndarray] = []
-    pixel = step_size * (np.moveaxis(np.indices(shape), 0, -1) + 0.5)
+    place = step_size * (np.moveaxis(np.indices(shape), 0, -1) + 0.5)
     extent = step_size * np.array(shape)
     for number, (centre, radius) in enumerate(_place(extent, particles, rng)):
-        position = pixel - centre
+        position = place - centre
         depth = _draw_thickness(position, radius, rng)
         local, orientations = _draw_grains(position, radius, rng)
         simulated = np.rint(depth / THICKNESSES[0]).astype(int)

@@ -1,4 +1,3 @@
-import fcntl
 import hashlib
 import os
 import signal
@@ -15,7 +14,6 @@ import pytest
 from gpuediff.crystals.sources import Skipped
 from gpuediff.errors import InvalidLibrary, InvalidPeaks
 from gpuediff.library import shards, writer
-from gpuediff.library.durable import exclusive, lock_of
 from gpuediff.library.identity import software_versions
 from gpuediff.library.reader import Library
 from gpuediff.library.schema import CHUNK_PEAKS
@@ -321,21 +319,6 @@ def test_a_second_process_that_builds_the_same_name_is_refused(whole, tmp_path):
     assert build_library(path, fakes.a_run(), fakes.crystals(20), track=interfere) == "built"
     assert sha256(path) == sha256(whole)
     assert leftovers(path) == []
-
-
-def test_a_lock_file_that_its_last_holder_removed_in_between_locks_nobody_out_and_nobody_in(tmp_path, monkeypatch):
-    path = tmp_path / "library.h5"
-    flock = fcntl.flock
-
-    def flock_just_after_the_holder_left(descriptor, operation):
-        monkeypatch.setattr(fcntl, "flock", flock)
-        lock_of(path).unlink()
-        flock(descriptor, operation)
-
-    monkeypatch.setattr(fcntl, "flock", flock_just_after_the_holder_left)
-    with exclusive(path), pytest.raises(InvalidLibrary, match="another process"), exclusive(path):
-        pass
-    assert not lock_of(path).exists()
 
 
 # What goes in

@@ -1,4 +1,4 @@
-"""A hierarchy that reads its answer out of the pattern, so that a test decides what every pixel says."""
+"""A hierarchy that reads its answer out of the pattern, so that a test decides what every probe position says."""
 
 import numpy as np
 

@@ -14,7 +14,7 @@ from tests.scans.fakes import FakeHierarchy, uniform_scan
 
 SYSTEM = np.array([[-1, 2, 2, 2, 1, 1], [-1, 2, 2, 2, 1, 1], [-1, -1, 2, 2, 1, 1]])
 LEAD = np.where(SYSTEM == 2, 0.6, 0.2)
-DRAW = [figures.system_map, figures.confidence_map, figures.lattice_maps, figures.fraction_bars, figures.summary]
+DRAW = [figures.system_map, figures.confidence_map, figures.lattice_maps, figures.summary]
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,8 @@ def test_the_legend_names_the_systems_that_are_there(maps):
 
 
 def test_the_bars_are_as_long_as_the_fractions(maps):
-    bars = [bar.get_width() for bar in figures.fraction_bars(maps).axes[0].patches]
+    (fractions,) = (axes for axes in figures.summary(maps).axes if axes.get_title() == "fractions")
+    bars = [bar.get_width() for bar in fractions.patches]
     systems = np.argsort(-maps.raw_fractions(), kind="stable")
     expected = [maps.raw_fractions(), maps.weighted_fractions(), maps.filtered_fractions()]
     np.testing.assert_allclose(bars, np.concatenate([shares[systems] for shares in expected]))
@@ -58,10 +59,10 @@ def test_the_bars_are_as_long_as_the_fractions(maps):
 @pytest.mark.parametrize("draw", [figures.system_map, figures.lattice_maps, figures.summary])
 def test_there_is_a_scale_bar_where_the_step_is_known_and_axes_elsewhere(maps, draw):
     without, with_step = texts(draw(maps)), texts(draw(dataclasses.replace(maps, step_size=20.0)))
-    assert "probe position" in without
+    assert "probe position, column" in without
     assert "nm" not in without
     assert "2 nm" in with_step  # a third of 6 x 20 Å allows 4 nm
-    assert "probe position" not in with_step
+    assert "probe position, column" not in with_step
 
 
 @pytest.mark.parametrize("draw", DRAW)

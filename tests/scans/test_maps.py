@@ -17,7 +17,7 @@ HEXAGONAL, CUBIC = 1, 2
 
 @pytest.fixture
 def two_phases():
-    """Left half cubic, right half hexagonal, one stray hexagonal pixel on the left."""
+    """Left half cubic, right half hexagonal, one stray hexagonal probe position on the left."""
     system = np.full((9, 14), CUBIC)
     system[:, 7:] = HEXAGONAL
     system[4, 3] = HEXAGONAL
@@ -72,14 +72,14 @@ def test_a_stray_pixel_takes_the_system_around_it_and_the_lattice_of_that_system
     np.testing.assert_array_equal(maps.filtered_system[:, 7:], HEXAGONAL)
 
 
-def test_without_a_filter_every_pixel_keeps_its_own_answer(two_phases):
+def test_without_a_filter_every_probe_position_keeps_its_own_answer(two_phases):
     maps = map_scan(uniform_scan(two_phases, 0.4), FakeHierarchy(), filter_size=1)
     np.testing.assert_array_equal(maps.filtered_system, two_phases)
     np.testing.assert_allclose(maps.filtered_difference_confidence, 0.4, rtol=1e-6)
     np.testing.assert_array_equal(maps.lattice[..., 0], 10 * (two_phases + 1))
 
 
-def test_pixels_below_the_least_difference_confidence_are_dropped():
+def test_probe_positions_below_the_least_difference_confidence_are_dropped():
     lead = np.full((6, 8), 0.3)
     lead[:, 4:] = 0.004
     maps = map_scan(uniform_scan(np.full((6, 8), CUBIC), lead), FakeHierarchy(), filter_size=1)
@@ -107,7 +107,7 @@ def test_one_system_chosen_gives_the_lattice_everywhere_and_leaves_the_systems(t
     np.testing.assert_array_equal(maps.raw_system, two_phases)
 
 
-def test_the_votes_of_a_pixel_add_up_and_agree_with_its_confidence(two_phases):
+def test_the_votes_of_a_probe_position_add_up_and_agree_with_its_confidence(two_phases):
     maps = map_scan(uniform_scan(two_phases, 0.25), FakeHierarchy())
     np.testing.assert_allclose(maps.votes.sum(axis=-1), 1, rtol=1e-6)
     np.testing.assert_allclose(maps.votes.max(axis=-1), maps.confidence)
@@ -125,7 +125,7 @@ def test_batches_do_not_change_the_maps(two_phases, monkeypatch):
         np.testing.assert_array_equal(getattr(in_batches, name), getattr(at_once, name))
 
 
-def test_fractions_count_pixels_or_confidence():
+def test_fractions_count_probe_positions_or_confidence():
     system = np.array([[CUBIC, CUBIC, CUBIC, HEXAGONAL, -1]])
     lead = np.array([[0.1, 0.1, 0.1, 0.7, 0.0]])
     maps = map_scan(uniform_scan(system, lead), FakeHierarchy(), filter_size=1, difference_confidence_min=0.2)

@@ -27,7 +27,7 @@ def test_regions_are_numbered_from_the_largest():
     assert particles.size.tolist() == [5, 3]
 
 
-def test_pixels_that_share_a_corner_are_one_particle():
+def test_probe_positions_that_share_a_corner_are_one_particle():
     assert len(particles_of(image("c.. .c. ..c"))) == 1
 
 

@@ -68,9 +68,9 @@ def test_peaks_lie_on_the_reciprocal_lattice_of_their_grain(simulated):
     scan, truth = simulated
     hkl = np.stack(np.meshgrid(*[np.arange(-6, 7)] * 3), axis=-1).reshape(-1, 3)
     face_centred = hkl[(hkl % 2 == hkl[:, :1] % 2).all(axis=1)] / 4.078
-    for pixel in np.flatnonzero(truth.grain >= 0)[::97]:
-        qx, qy, _ = scan.peaks.pattern(pixel)
-        nodes = face_centred @ truth.orientation[truth.grain.flat[pixel]].T
+    for position in np.flatnonzero(truth.grain >= 0)[::97]:
+        qx, qy, _ = scan.peaks.pattern(position)
+        nodes = face_centred @ truth.orientation[truth.grain.flat[position]].T
         nodes = nodes[np.abs(nodes[:, 2]) < 0.15]  # near the Ewald sphere
         distance = np.hypot(qx[:, None] - nodes[:, 0], qy[:, None] - nodes[:, 1]).min(axis=1)
         near = distance < 0.015  # five deviations of peak and centre together
@@ -126,11 +126,11 @@ def test_what_cannot_be_simulated_is_refused():
 def test_an_ideal_detector_changes_nothing_but_the_unit():
     ideal = Detector(dose=1e12, centre_error=0, peak_error=0, lost=0, spurious=0, dynamic_range=1e12)
     scan, truth = simulated_scan((16, 16), particles=2, simulation=QUICK, measurement=ideal, seed=3)
-    pixel = np.flatnonzero(truth.thickness == truth.thickness.max())[0]
+    position = np.flatnonzero(truth.thickness == truth.thickness.max())[0]
     settings = QUICK.model_copy(update={"thicknesses": (float(truth.thickness.max()),)})
-    orientation = truth.orientation[truth.grain.flat[pixel]]
+    orientation = truth.orientation[truth.grain.flat[position]]
     expected = simulate(truth.crystal, orientation[None], settings).at(0)
-    qx, qy, intensity = scan.peaks.pattern(pixel)
+    qx, qy, intensity = scan.peaks.pattern(position)
     visible = np.isin(qx, expected.qx)
     assert visible.all()
     strong = expected.intensity > 1e-4

@@ -5,11 +5,29 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from gpuediff.errors import InvalidLibrary
+
+
+def complete_or_absent(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file so that its name never stands for a part of the content, and a failure leaves what was there.
+
+    Parameters
+    ----------
+    path : Path
+        A file of that name is replaced.
+    write : callable
+        Writes everything to the path that it is given: beside `path`, with the same suffixes.
+    """
+    temporary = path.with_name(f".{os.getpid()}.part.{path.name}")
+    try:
+        write(temporary)
+        publish(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def publish(temporary: Path, path: Path) -> None:
