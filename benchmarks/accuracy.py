@@ -47,17 +47,13 @@ def main() -> None:
         hierarchy = timed("features and training", lambda: workflow.train(run, library, track=track))
         save_bundle(hierarchy, folder / "model", library=library.info(), overwrite=True)
         loaded = timed("loading the bundle", lambda: load_bundle(folder / "model"))
-        evaluation, answers = timed("evaluation", lambda: workflow.evaluate(run, library, loaded, track=track))
+        evaluation, answers = timed("evaluation", lambda: workflow.evaluate(library, loaded, track=track))
         info = library.info()
     write_report(folder / "evaluation", evaluation, answers)
     Console().print(show.overview(evaluation), show.by_system(evaluation))
     content = {
         "config": config.name,
-        "run": run.model_copy(
-            update={"structures": run.structures.model_copy(update={"path": Path(run.structures.path.name)})}
-            if run.structures.path
-            else {}
-        ).model_dump(mode="json"),
+        "run": run.without_folders().model_dump(mode="json"),
         "library": {key: info[key] for key in ("materials", "patterns", "peaks")},
         "seconds": seconds,
         "evaluation": dataclasses.asdict(evaluation),

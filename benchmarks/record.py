@@ -27,7 +27,7 @@ def write_record(name: str, content: dict[str, Any]) -> Path:
             "processor": _processor(),
             "cores": seen["cores"],
             "memory_gib": seen["memory_gib"],
-            "device": seen["device"],
+            "gpu": seen["gpu"],
         },
         "python": seen["python"],
         "packages": {package: version for package, version in seen["packages"].items() if version},

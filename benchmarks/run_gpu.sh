@@ -1,20 +1,21 @@
 #!/usr/bin/env bash
 # All that needs a GPU, in one go: tests, sanitizer, benchmarks; most valuable first, each under its own time limit.
 #
-#     benchmarks/run_gpu.sh [OUT]
+#     benchmarks/run_gpu.sh [FOLDER]
 #
-# OUT (default: benchmarks/results/gpu) gets a log a part as it goes. Wheels of missing packages may lie in .whl/:
+# FOLDER (default: benchmarks/results/gpu) gets a log a part as it goes. Wheels of missing packages may lie in .whl/:
 # they are installed aside, without a network. The exit code is the number of parts that failed.
 set -u
 cd "$(dirname "$0")/.."
-out=${1:-${OUT:-benchmarks/results/gpu}}
+out=${1:-benchmarks/results/gpu}
 mkdir -p "$out"
 export PYTHONUNBUFFERED=1 PYTHONPATH=${PYTHONPATH:-}:$PWD
 
 if compgen -G ".whl/*.whl" >/dev/null; then
-    python3 -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --upgrade --target /tmp/gpuediff-site \
+    site=$(mktemp -d)
+    python3 -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --upgrade --target "$site" \
         .whl/*.whl || exit 1
-    export PYTHONPATH=/tmp/gpuediff-site:$PYTHONPATH
+    export PYTHONPATH=$site:$PYTHONPATH
 fi
 
 failed=0

@@ -61,6 +61,23 @@ def resolve_device(request: Literal["auto", "gpu", "cpu"]) -> Device:
     return Device("gpu", name, "the GPU was asked for" if request == "gpu" else f"CuPy found {name}")
 
 
+def choose_device(request: Literal["auto", "gpu", "cpu"]) -> str:
+    """Say in one line where this version computes, and why.
+
+    Raises
+    ------
+    DeviceUnavailable
+        If the GPU is asked for: this version runs the whole of the main job on the CPU.
+    """
+    device = resolve_device(request)
+    if device.kind == "cpu":
+        return f"computing on the CPU: {device.reason}"
+    only_cpu = f"this version runs the main job on the CPU only, although there is a GPU ({device.name})"
+    if request == "gpu":
+        raise DeviceUnavailable(f"--device gpu: {only_cpu}: use --device cpu")
+    return f"computing on the CPU: {only_cpu}"
+
+
 def _gpu_name() -> str:
     try:
         cupy = importlib.import_module("cupy")

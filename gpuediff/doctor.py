@@ -8,7 +8,7 @@ from importlib import metadata
 from typing import Any
 
 from gpuediff import __version__
-from gpuediff.arrays import resolve_device
+from gpuediff.arrays import choose_device, resolve_device
 
 CPU_PACKAGES = (
     "numpy",
@@ -23,7 +23,11 @@ CPU_PACKAGES = (
     "pyarrow",
     "matplotlib",
 )
-GPU_PACKAGES = ("cupy-cuda13x", "cupy-cuda12x", "cuml-cu13", "cuml-cu12", "cudf-cu13", "cudf-cu12")
+GPU_PACKAGES = (
+    "cupy-cuda13x",
+    "cupy-cuda12x",
+    *(f"{name}-cu{cuda}" for cuda in (13, 12) for name in ("cuml", "cudf", "nvforest")),
+)
 OTHER_PACKAGES = ("py4DSTEM", "mp-api")
 
 
@@ -34,7 +38,7 @@ def examine() -> dict[str, Any]:
     -------
     dict
         gpuediff, python, platform (str); cores (int); memory_gib (float); packages (name to version, None where
-        absent); device ("cpu" or "gpu") and reason (str), as `--device auto` decides.
+        absent); gpu (its name, or None); path (str), what `--device auto` takes, and why.
     """
     device = resolve_device("auto")
     return {
@@ -44,8 +48,8 @@ def examine() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_gib": round(_memory_bytes() / 2**30, 1),
         "packages": {name: _version(name) for name in CPU_PACKAGES + GPU_PACKAGES + OTHER_PACKAGES},
-        "device": device.kind,
-        "reason": device.reason,
+        "gpu": device.name if device.kind == "gpu" else None,
+        "path": choose_device("auto"),
     }
 
 

@@ -173,7 +173,7 @@ class Run(Settings):
     def with_seed(self, seed: int) -> Run:
         """Return the same run with one seed for every random choice in it."""
         orientations = self.simulation.orientations.model_copy(update={"seed": seed})
-        return self.model_copy(
+        changed = self.model_copy(
             update={
                 "structures": self.structures.model_copy(update={"seed": seed}),
                 "simulation": self.simulation.model_copy(update={"orientations": orientations}),
@@ -181,6 +181,14 @@ class Run(Settings):
                 "training": self.training.model_copy(update={"seed": seed}),
             }
         )
+        return Run.model_validate(changed.model_dump())  # a copy alone is not validated
+
+    def without_folders(self) -> Run:
+        """Return the same run with the name of its source only: what is kept must not tell whose machine it was."""
+        if self.structures.path is None:
+            return self
+        structures = self.structures.model_copy(update={"path": Path(self.structures.path.name)})
+        return self.model_copy(update={"structures": structures})
 
 
 def load_run(path: str | Path) -> Run:

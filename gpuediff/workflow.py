@@ -6,16 +6,16 @@ The command line does no more than call these; a notebook can do the same.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gpuediff.arrays import resolve_device
-from gpuediff.errors import DeviceUnavailable, InvalidLibrary
-from gpuediff.evaluation.metrics import Answers, Evaluation, LabelledFeatures
+from gpuediff.errors import InvalidBundle, InvalidLibrary
+from gpuediff.evaluation.metrics import Answers, Evaluation, LabelledFeatures, TrainLabels
 from gpuediff.evaluation.metrics import evaluate as evaluate_hierarchy
 from gpuediff.features.blocks import FeatureBlock, RadialBasisBlock
-from gpuediff.features.radial_basis import RadialBasis
+from gpuediff.features.preparation import scale_intensity
+from gpuediff.hierarchy.trained_on import TrainedOn, intensity_sum_for
 from gpuediff.library.split import split_materials
 from gpuediff.progress import Track, silent
 from gpuediff.settings import Run
@@ -31,28 +31,6 @@ if TYPE_CHECKING:
 
 # Patterns whose peaks and features are held at a time beside the feature matrix itself.
 PATTERNS_AT_A_TIME = 20_000
-
-
-def feature_block(run: Run) -> RadialBasisBlock:
-    """Return the features that a run asks for."""
-    return RadialBasisBlock(RadialBasis.from_settings(run.features), direct_beam=run.features.direct_beam)
-
-
-def choose_device(request: Literal["auto", "gpu", "cpu"]) -> str:
-    """Say in one line where this version computes, and why.
-
-    Raises
-    ------
-    DeviceUnavailable
-        If the GPU is asked for: this version runs the whole of the main job on the CPU.
-    """
-    device = resolve_device(request)
-    if device.kind == "cpu":
-        return f"computing on the CPU: {device.reason}"
-    only_cpu = f"this version runs the main job on the CPU only, although there is a GPU ({device.name})"
-    if request == "gpu":
-        raise DeviceUnavailable(f"--device gpu: {only_cpu}: use --device cpu")
-    return f"computing on the CPU: {only_cpu}"
 
 
 def simulate(run: Run, path: str | Path, *, executor: Executor | None = None, track: Track = silent) -> Outcome:
@@ -99,16 +77,20 @@ def labelled_features(
     """
     patterns = np.flatnonzero(materials[library.material_of_pattern])
     features = np.empty((len(patterns), block.width), dtype=block.dtype)
+    intensity_sum = np.empty(len(patterns))
     starts = range(0, len(patterns), PATTERNS_AT_A_TIME)
     for start in track(starts, "features"):
         rows = slice(start, start + PATTERNS_AT_A_TIME)
-        features[rows] = block.compute(library.peaks(thickness, patterns[rows]))
+        peaks = library.peaks(thickness, patterns[rows])
+        features[rows] = block.compute(peaks)
+        intensity_sum[rows] = np.bincount(peaks.pattern_of_peak, weights=peaks.intensity, minlength=len(peaks))
     material = library.material_of_pattern[patterns]
     return LabelledFeatures(
         features,
         material,
         library.materials.space_group_number[material],
         library.materials.conventional[material],
+        intensity_sum,
     )
 
 
@@ -118,69 +100,81 @@ def train(run: Run, library: Library, *, track: Track = silent) -> Hierarchy:
     Raises
     ------
     InvalidLibrary
-        If no material falls on the training side, or the thickness is not in the library.
+        If the library is not the run's, no material falls on the training side, or the thickness is not there.
     """
     from gpuediff.hierarchy.hierarchy import Hierarchy
 
-    block = feature_block(run)
+    other = library.differences(run)
+    if other:
+        raise InvalidLibrary(f"{library.path}: made by another configuration ({'; '.join(other)}): simulate it anew")
+    block = RadialBasisBlock.from_settings(run.features)
     sides = split_materials(library.materials.material_id, run.split)
     if not sides.any():
         raise InvalidLibrary(f"none of the {len(sides)} materials falls on the training side: simulate more materials")
     data = labelled_features(library, block, run.training.thickness, sides, track=track)
-    hierarchy = Hierarchy(block, run.training)
+    trained_on = TrainedOn(split=run.split, intensity_sum=float(np.median(data.intensity_sum)))
+    hierarchy = Hierarchy(block, run.training, trained_on)
     return hierarchy.fit(data.features, data.space_group_number, data.lattice, track=track)
 
 
 def evaluate(
-    run: Run, library: Library, hierarchy: Hierarchy, *, aggregate_size: int = 10, track: Track = silent
+    library: Library, hierarchy: Hierarchy, *, aggregate_size: int = 10, track: Track = silent
 ) -> tuple[Evaluation, dict[str, Answers]]:
-    """Score a hierarchy on the test materials of a library.
+    """Score a hierarchy on those materials of a library that it was not trained on.
+
+    The split and the thickness are the hierarchy's own, whatever a configuration says by now.
 
     Raises
     ------
     InvalidLibrary
-        If no material falls on the test side.
+        If no material falls on the test side, or the thickness is not in the library.
+    InvalidBundle
+        If the hierarchy does not know what it was trained on.
     """
-    sides = split_materials(library.materials.material_id, run.split)
+    if hierarchy.trained_on is None:
+        raise InvalidBundle("the model does not say which materials it was trained on: train it again")
+    split, thickness = hierarchy.trained_on.split, hierarchy.settings.thickness
+    sides = split_materials(library.materials.material_id, split)
     if sides.all():
         raise InvalidLibrary(f"none of the {len(sides)} materials falls on the test side: simulate more materials")
-    thickness = run.training.thickness
     test = labelled_features(library, hierarchy.block, thickness, ~sides, track=track)
-    trained = np.flatnonzero(sides[library.material_of_pattern])
-    material = library.material_of_pattern[trained]
-    train_labels = LabelledFeatures(
-        np.empty((len(trained), 0), dtype=np.float32),
-        material,
-        library.materials.space_group_number[material],
-        library.materials.conventional[material],
-    )
+    patterns = np.flatnonzero(sides[library.material_of_pattern])
+    material = library.material_of_pattern[patterns]
     return evaluate_hierarchy(
         hierarchy,
-        train_labels,
+        TrainLabels(material, library.materials.space_group_number[material]),
         test,
         protocol=library.run.simulation.orientations.protocol,
         thickness=thickness,
         aggregate_size=aggregate_size,
-        seed=run.split.seed,
+        seed=split.seed,
     )
 
 
-def predict(hierarchy: Hierarchy, peaks: PeakBatch, *, groups: np.ndarray | None = None) -> Prediction:
+def predict(
+    hierarchy: Hierarchy, peaks: PeakBatch, *, groups: np.ndarray | None = None, intensity_sum: float | None = None
+) -> Prediction:
     """Predict patterns one by one, or in groups of patterns known to be of one material.
 
     Parameters
     ----------
     peaks : PeakBatch
-        n patterns; q in Å⁻¹ from the direct beam, which is among the peaks.
+        n patterns; q in Å⁻¹ from the direct beam, which is among the peaks; intensities in any unit.
     groups : array, shape (n,), int64, optional
         Group of every pattern; the answer then has a row for each distinct group, in rising order.
+    intensity_sum : float, optional
+        To which every pattern's intensities are scaled, the direct beam included; the median of the patterns that
+        the hierarchy was trained on if absent.
 
     Raises
     ------
     InvalidPeaks
         If a peak is not finite or an intensity negative; names pattern and peak.
+    InvalidBundle
+        If no sum is given and the hierarchy does not know that of its training patterns.
     """
-    features = hierarchy.block.compute(peaks)
+    scaled = scale_intensity(peaks.validate(), intensity_sum_for(hierarchy, intensity_sum))
+    features = hierarchy.block.compute(scaled)
     return hierarchy.predict(features) if groups is None else hierarchy.aggregate(features, groups)
 
 

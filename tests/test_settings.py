@@ -113,6 +113,11 @@ def test_one_seed_reaches_every_random_choice():
     assert {run.structures.seed, run.simulation.orientations.seed, run.split.seed, run.training.seed} == {7}
 
 
+def test_an_impossible_seed_is_refused():
+    with pytest.raises(ValueError, match="allowed range"):
+        Run().with_seed(-1)
+
+
 @given(st.integers(1, 500), st.integers(1, 100), st.integers(0, 50))
 def test_a_range_of_thicknesses_holds_both_ends(start, step, steps):
     from pydantic import TypeAdapter

@@ -6,36 +6,49 @@ import numpy as np
 import pytest
 
 from gpuediff import workflow
-from gpuediff.arrays import Device
-from gpuediff.errors import DeviceUnavailable, InvalidLibrary
-from gpuediff.settings import Features, Run, Split
+from gpuediff.errors import InvalidBundle, InvalidLibrary
+from gpuediff.hierarchy.trained_on import TrainedOn
+from gpuediff.peaks import PeakBatch
+from gpuediff.settings import Run, Split, Training
+
+Materials = SimpleNamespace(material_id=np.array(["only one"]))
 
 
-def test_a_gpu_is_never_claimed_to_be_used(monkeypatch):
-    monkeypatch.setattr(workflow, "resolve_device", lambda request: Device("gpu", "H200", "CuPy found H200"))
-    assert "computing on the CPU" in workflow.choose_device("auto")
-    with pytest.raises(DeviceUnavailable, match="CPU only, although there is a GPU \\(H200\\): use --device cpu"):
-        workflow.choose_device("gpu")
+def test_a_library_too_small_for_training_is_refused():
+    library = SimpleNamespace(materials=Materials, differences=lambda run: [])
+    with pytest.raises(InvalidLibrary, match="falls on the training side: simulate more materials"):
+        workflow.train(Run(split=Split(train_fraction=0.05)), library)
 
 
-def test_the_reason_for_the_cpu_is_told(monkeypatch):
-    monkeypatch.setattr(workflow, "resolve_device", lambda request: Device("cpu", "CPU", "no GPU: no driver"))
-    assert workflow.choose_device("auto") == "computing on the CPU: no GPU: no driver"
+def test_a_library_of_another_configuration_is_refused():
+    library = SimpleNamespace(path="library.h5", differences=lambda run: ["simulation.g_max = 2.0 there, 1.5 here"])
+    with pytest.raises(InvalidLibrary, match=r"library\.h5: made by another .*g_max = 2.0 there, 1.5 here"):
+        workflow.train(Run(), library)
 
 
-def test_the_features_are_those_of_the_run():
-    block = workflow.feature_block(Run(features=Features(rings=7, orders=3, direct_beam="brightest")))
-    assert block.width == 2 * 7 * 3
-    assert block.description()["direct_beam"] == "brightest"
+def test_a_model_is_never_tested_on_its_own_materials():
+    """Whatever the configuration says by now, the split is the one that the model was trained with."""
+    trained_on = TrainedOn(split=Split(train_fraction=0.95), intensity_sum=0.8)
+    hierarchy = SimpleNamespace(trained_on=trained_on, settings=Training())
+    with pytest.raises(InvalidLibrary, match="falls on the test side: simulate more materials"):
+        workflow.evaluate(SimpleNamespace(materials=Materials), hierarchy)
 
 
-@pytest.mark.parametrize(("fraction", "call", "side"), [(0.05, "train", "training"), (0.95, "evaluate", "test")])
-def test_a_library_too_small_for_both_sides_is_refused(fraction, call, side):
-    library = SimpleNamespace(materials=SimpleNamespace(material_id=np.array(["only one"])))
-    run = Run(split=Split(train_fraction=fraction))
-    arguments = (run, library) if call == "train" else (run, library, None)
-    with pytest.raises(InvalidLibrary, match=f"falls on the {side} side: simulate more materials"):
-        getattr(workflow, call)(*arguments)
+def test_a_model_of_unknown_origin_is_not_evaluated():
+    with pytest.raises(InvalidBundle, match="which materials it was trained on"):
+        workflow.evaluate(None, SimpleNamespace(trained_on=None))
+
+
+@pytest.mark.parametrize("unit", [1.0, 3e4])
+def test_answers_do_not_depend_on_the_unit_of_the_intensities(unit):
+    seen = []
+    block = SimpleNamespace(compute=lambda peaks: seen.append(peaks.intensity))
+    hierarchy = SimpleNamespace(
+        trained_on=TrainedOn(split=Split(), intensity_sum=0.8), block=block, predict=lambda features: features
+    )
+    intensity = np.array([6.0, 2.0], np.float32) * np.float32(unit)
+    workflow.predict(hierarchy, PeakBatch.from_lists([([0, 0.3], [0, 0.1], intensity)]))
+    np.testing.assert_allclose(seen[0], [0.6, 0.2], rtol=1e-6)
 
 
 def test_no_usable_structure_is_an_error_with_the_reasons(tmp_path):

@@ -36,7 +36,16 @@ Folder = Annotated[
 ]
 DeviceName = Literal["auto", "gpu", "cpu"]
 Device = Annotated[DeviceName, typer.Option(help="Where to compute.")]
-Seed = Annotated[int | None, typer.Option(help="One seed for every random choice, instead of the config's.")]
+Seed = Annotated[
+    int | None, typer.Option(min=0, max=2**32 - 1, help="One seed for every random choice, instead of the config's.")
+]
+IntensitySum = Annotated[
+    float | None,
+    typer.Option(
+        help="Each pattern's intensities are scaled to it, direct beam included (Gleason et al.: 0.3).",
+        show_default="as in training",
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
@@ -49,15 +58,16 @@ class Screen:
 
         self.quiet = quiet
         self.as_json = as_json
-        self.remarks = Console(stderr=True, highlight=False, quiet=quiet)
-        self.results = Console(highlight=False, quiet=quiet or as_json)
+        # A name in brackets is a name, not markup.
+        self.remarks = Console(stderr=True, highlight=False, markup=False, emoji=False, quiet=quiet)
+        self.results = Console(highlight=False, markup=False, emoji=False, quiet=quiet or as_json)
         if not self.results.is_terminal:  # a file or a pipe has no edge to wrap at
             self.results.width = 160
         self.track = tracker(self.remarks, quiet=quiet)
 
     def remark(self, text: str) -> None:
         """Tell what is going on."""
-        self.remarks.print(text, markup=False, soft_wrap=True)
+        self.remarks.print(text, soft_wrap=True)
 
     def result(self, *tables: Any, data: Any) -> None:
         """Show tables to a person, or the data to a script."""
@@ -65,12 +75,12 @@ class Screen:
             self.results.print(table)
             self.results.print()
         if self.as_json:
-            sys.stdout.write(json.dumps(data, indent=2, default=_plain) + "\n")
+            sys.stdout.write(json.dumps(data, indent=2, default=_plain, allow_nan=False) + "\n")
 
     def written(self, *paths: Path) -> None:
         """Name the files that were written."""
         for path in paths:
-            self.results.print(f"wrote {path}", markup=False, soft_wrap=True)
+            self.results.print(f"wrote {path}", soft_wrap=True)
 
 
 @app.command()
@@ -118,15 +128,14 @@ def train(
     """Train the hierarchy of random forests on a pattern library."""
     from gpuediff import workflow
     from gpuediff.cli import show
-    from gpuediff.hierarchy.bundle import bundle_info, save_bundle
+    from gpuediff.hierarchy.bundle import bundle_info, check_target, save_bundle
     from gpuediff.library.reader import Library
 
     screen = Screen(quiet=quiet, as_json=as_json)
     run, folder = _run_and_folder(config, folder, seed)
     _choose_device(device, screen)
     out = out or folder / "model"
-    if out.exists() and not overwrite:
-        raise GpuediffError(f"{out}: already exists: pass --overwrite to replace it, or choose another --out")
+    check_target(out, overwrite=overwrite)
     with Library(library or folder / "library.h5") as patterns:
         hierarchy = workflow.train(run, patterns, track=screen.track)
         save_bundle(hierarchy, out, library=patterns.info(), overwrite=overwrite)
@@ -142,7 +151,6 @@ def evaluate(
     model: Annotated[Path | None, typer.Option(help="Model bundle.", show_default="<folder>/model")] = None,
     aggregate: Annotated[int, typer.Option(min=2, help="Patterns in an aggregate.")] = 10,
     device: Device = "auto",
-    seed: Seed = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -154,12 +162,12 @@ def evaluate(
     from gpuediff.library.reader import Library
 
     screen = Screen(quiet=quiet, as_json=as_json)
-    run, folder = _run_and_folder(config, folder, seed)
+    _, folder = _run_and_folder(config, folder, None)
     _choose_device(device, screen)
     model = model or folder / "model"
     with Library(library or folder / "library.h5") as patterns:
         hierarchy = load_bundle(model)
-        evaluation, answers = workflow.evaluate(run, patterns, hierarchy, aggregate_size=aggregate, track=screen.track)
+        evaluation, answers = workflow.evaluate(patterns, hierarchy, aggregate_size=aggregate, track=screen.track)
     written = write_report(folder / "evaluation", evaluation, answers)
     record_metrics(model, dataclasses.asdict(evaluation))
     screen.result(show.overview(evaluation), show.by_system(evaluation), data=dataclasses.asdict(evaluation))
@@ -169,10 +177,11 @@ def evaluate(
 @app.command()
 def predict(
     model: Model,
-    peaks: Annotated[Path, typer.Argument(help="Table (CSV, Parquet): pattern, qx, qy (Å⁻¹), intensity.")],
+    peaks: Annotated[Path, typer.Argument(help="Table (CSV, Parquet): pattern, qx, qy (Å⁻¹), intensity (any unit).")],
     together: Annotated[
         bool, typer.Option("--together", help="All patterns are of one material: give one answer.")
     ] = False,
+    intensity_sum: IntensitySum = None,
     out: Annotated[Path | None, typer.Option(help="Write the answers to a table (.csv, .parquet).")] = None,
     device: Device = "auto",
     quiet: Quiet = False,
@@ -184,17 +193,20 @@ def predict(
     from gpuediff import workflow
     from gpuediff.cli import show
     from gpuediff.hierarchy.bundle import load_bundle
-    from gpuediff.tables import prediction_records, read_peak_table, write_predictions
+    from gpuediff.tables import check_table_path, prediction_records, read_peak_table, write_predictions
 
     screen = Screen(quiet=quiet, as_json=as_json)
     _choose_device(device, screen)
+    if out is not None:
+        check_table_path(out)
     names, batch = read_peak_table(peaks)
     hierarchy = load_bundle(model)
     if together:
-        prediction = workflow.predict(hierarchy, batch, groups=np.zeros(len(batch), dtype=np.int64))
+        as_one = np.zeros(len(batch), dtype=np.int64)
+        prediction = workflow.predict(hierarchy, batch, groups=as_one, intensity_sum=intensity_sum)
         names = [f"all {len(batch)} patterns"][: len(prediction)]
     else:
-        prediction = workflow.predict(hierarchy, batch)
+        prediction = workflow.predict(hierarchy, batch, intensity_sum=intensity_sum)
     if out is not None:
         write_predictions(out, names, prediction)
     shown = min(len(names), 50)
@@ -213,9 +225,9 @@ def scan(
     dataset: Annotated[str | None, typer.Option(help="Which one, where the file holds several.")] = None,
     pixel_size: Annotated[float | None, typer.Option(help="Å⁻¹ per pixel, for a file without calibration.")] = None,
     centre: Annotated[tuple[float, float] | None, typer.Option(help="Direct beam (x y), pixels.")] = None,
-    intensity_sum: Annotated[float, typer.Option(help="Each pattern's intensities are scaled to it.")] = 0.3,
+    intensity_sum: IntensitySum = None,
     lattice_system: Annotated[
-        str | None, typer.Option(help="Map the lattice with this system's models instead of each pixel's own.")
+        str | None, typer.Option(help="Map space group and lattice with this system's models, not each position's own.")
     ] = None,
     device: Device = "auto",
     quiet: Quiet = False,
@@ -300,7 +312,7 @@ def _run_and_folder(config: Path, folder: Path | None, seed: int | None) -> tupl
 
 
 def _choose_device(device: DeviceName, screen: Screen) -> None:
-    from gpuediff.workflow import choose_device
+    from gpuediff.arrays import choose_device
 
     screen.remark(choose_device(device))
 
@@ -332,9 +344,7 @@ def run() -> None:
     """Run the command line; an error that was raised on purpose ends in one message, not in a traceback."""
     try:
         app()
-    except GpuediffError as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", style="red", markup=False)
+    except (GpuediffError, OSError) as error:
+        console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+        console.print(f"error: {error}", style="red")
         sys.exit(1)
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted; what was complete is kept\n")
-        sys.exit(130)

@@ -11,6 +11,7 @@ import numpy as np
 from rich.table import Table
 
 from gpuediff import workflow
+from gpuediff.arrays import choose_device
 from gpuediff.cli import show
 from gpuediff.cli.scan import map_and_show, truth_table
 from gpuediff.evaluation.metrics import Answers
@@ -43,7 +44,7 @@ def run_demo(folder: Path, seed: int | None, screen: Screen) -> None:
     run = load_run(shipped_file("configs", "quickstart.toml"))
     if seed is not None:
         run = run.with_seed(seed)
-    screen.remark(workflow.choose_device("auto"))
+    screen.remark(choose_device("auto"))
     path = folder / "library.h5"
     workflow.simulate(run, path, track=screen.track)
     with Library(path) as library:
@@ -52,7 +53,7 @@ def run_demo(folder: Path, seed: int | None, screen: Screen) -> None:
         hierarchy = workflow.train(run, library, track=screen.track)
         save_bundle(hierarchy, folder / "model", library=info, overwrite=True)
         hierarchy = load_bundle(folder / "model")
-        evaluation, answers = workflow.evaluate(run, library, hierarchy, track=screen.track)
+        evaluation, answers = workflow.evaluate(library, hierarchy, track=screen.track)
         screen.result(show.overview(evaluation), show.by_system(evaluation), data=None)
         if "aggregate" in answers:
             screen.result(_unknowns(library.materials, answers["aggregate"]), data=None)

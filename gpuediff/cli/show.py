@@ -131,7 +131,8 @@ def doctor(report: dict[str, Any]) -> list[Group]:
             "platform": report["platform"],
             "cores": report["cores"],
             "memory": f"{report['memory_gib']:g} GiB",
-            "path taken": f"{report['device']} – {report['reason']}",
+            "GPU": report["gpu"] or "–",
+            "path taken": report["path"],
         },
     )
     packages = key_values("Packages", {name: version or "–" for name, version in report["packages"].items()})
@@ -181,13 +182,13 @@ def bundle(path: Path, info: dict[str, Any]) -> Group:
         "thickness": f"{info['training']['thickness']:g} Å",
         "size": f"{info['size'] / 1e6:,.1f} MB",
     }
-    if info["library"]:
+    if info["library"] and "configuration" in info["library"]:
         orientations = info["library"]["configuration"]["simulation"]["orientations"]
         pairs["library"] = (
             f"{info['library']['patterns']:,} patterns of {info['library']['materials']:,} materials, "
             f"protocol “{orientations['protocol']}”"
         )
-    if info["metrics"]:
+    if info["metrics"] and "single" in info["metrics"]:
         single, aggregate = info["metrics"]["single"], info["metrics"]["aggregate"]
         told = f"{single['accuracy']:.1%} with one pattern"
         if aggregate:

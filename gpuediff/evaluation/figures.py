@@ -8,7 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from gpuediff.crystals.symmetry import LATTICE_PARAMETERS, independent_parameters
-from gpuediff.evaluation.metrics import Answers, Evaluation, Scores, systems_of
+from gpuediff.evaluation.metrics import Answers, Evaluation, Scores
+from gpuediff.hierarchy.labels import crystal_systems_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,7 +56,7 @@ def lattice_figure(evaluation: Evaluation, answers: dict[str, Answers]) -> Figur
     titles = {"single": "one pattern", "aggregate": f"{evaluation.aggregate_size} patterns"}
     for row, (kind, answer) in zip(grid, answers.items(), strict=True):
         scores = evaluation.single if kind == "single" else evaluation.aggregate
-        true_system = systems_of(answer.space_group_number)
+        true_system = crystal_systems_of(answer.space_group_number)
         for axes, system in zip(row, systems, strict=True):
             rows = true_system == system
             _draw_lattice(axes, answer, rows, system)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpuediff.crystals.symmetry import LATTICE_PARAMETERS, crystal_system, independent_parameters
+from gpuediff.crystals.symmetry import LATTICE_PARAMETERS, independent_parameters
+from gpuediff.hierarchy.labels import crystal_systems_of
 from gpuediff.settings import CRYSTAL_SYSTEMS
 
 if TYPE_CHECKING:
@@ -32,12 +33,15 @@ class LabelledFeatures:
     space_group_number : array, shape (n,), int32
     lattice : array, shape (n, 6), float64
         a, b, c (Å), alpha, beta, gamma (degrees) of the conventional cell.
+    intensity_sum : array, shape (n,), float64
+        Of all peaks, the direct beam included.
     """
 
     features: np.ndarray
     material: np.ndarray
     space_group_number: np.ndarray
     lattice: np.ndarray
+    intensity_sum: np.ndarray
 
     def __len__(self) -> int:
         return len(self.features)
@@ -45,7 +49,15 @@ class LabelledFeatures:
     @property
     def crystal_system(self) -> np.ndarray:
         """True crystal system of every pattern, shape (n,), str."""
-        return systems_of(self.space_group_number)
+        return crystal_systems_of(self.space_group_number)
+
+
+@dataclass(frozen=True)
+class TrainLabels:
+    """Material and space group number of every training pattern, shape (n,)."""
+
+    material: np.ndarray
+    space_group_number: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -94,12 +106,6 @@ class Evaluation:
     aggregate_size: int
     single: Scores
     aggregate: Scores | None  # none where no test material has enough patterns
-
-
-def systems_of(space_group_number: np.ndarray) -> np.ndarray:
-    """Return the crystal system of every space group number, shape (n,), str."""
-    names = np.array(["", *(crystal_system(number) for number in range(1, 231))])
-    return names[np.asarray(space_group_number, dtype=np.int64)]
 
 
 def aggregate_groups(material: np.ndarray, size: int, seed: int) -> np.ndarray:
@@ -157,7 +163,7 @@ def answer_aggregates(hierarchy: Hierarchy, test: LabelledFeatures, size: int, s
 
 def score(answers: Answers, systems: tuple[str, ...]) -> Scores:
     """Score answers whose true crystal systems are all among `systems`."""
-    true_system = systems_of(answers.space_group_number)
+    true_system = crystal_systems_of(answers.space_group_number)
     right = answers.predicted.crystal_system == true_system
     position = {name: index for index, name in enumerate(systems)}
     confusion = np.zeros((len(systems), len(systems)), dtype=np.int64)
@@ -192,7 +198,7 @@ def score(answers: Answers, systems: tuple[str, ...]) -> Scores:
 
 def evaluate(
     hierarchy: Hierarchy,
-    train: LabelledFeatures,
+    train: TrainLabels,
     test: LabelledFeatures,
     *,
     protocol: str,
@@ -204,8 +210,9 @@ def evaluate(
 
     Parameters
     ----------
-    train, test : LabelledFeatures
-        No material may be in both; of `train` only the labels are used.
+    train : TrainLabels
+    test : LabelledFeatures
+        No material may be in both.
     protocol : str
         How the test patterns were oriented: no score means anything without it.
     thickness : float

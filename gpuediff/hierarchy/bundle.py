@@ -67,8 +67,7 @@ def save_bundle(
     """
     if not hierarchy.forests_:
         raise GpuediffError("the hierarchy has no models yet: call fit before saving it")
-    target = Path(path).resolve()
-    _check_target(Path(path), target, overwrite)
+    target = check_target(path, overwrite=overwrite)
     target.parent.mkdir(parents=True, exist_ok=True)
     beside = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
     try:
@@ -100,7 +99,7 @@ def load_bundle(path: str | Path) -> Hierarchy:
         block = block_from_description(dict(manifest.features))
     except InvalidBundle as error:
         raise InvalidBundle(f"{folder}/: {MANIFEST}: {error}") from error
-    hierarchy = Hierarchy(block, manifest.training)
+    hierarchy = Hierarchy(block, manifest.training, manifest.trained_on)
     for name, model in manifest.models.items():
         try:
             forest = TreeliteForest.load(
@@ -155,11 +154,11 @@ def record_metrics(path: str | Path, metrics: dict[str, Any]) -> None:
     InvalidBundle
         If the folder is no whole bundle, or the metrics are no JSON values.
     """
-    folder = Path(path)
+    folder = Path(path).resolve()
     manifest = read_manifest(folder)
     check_folder(folder, manifest)
     # Beside the folder: a file too many inside it would spoil the bundle, should we be killed here.
-    temporary = folder.absolute().with_name(f".{folder.absolute().name}.{secrets.token_hex(8)}.json")
+    temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(8)}.json")
     try:
         _write_manifest(manifest.model_copy(update={"metrics": metrics}), temporary)
         publish(temporary, folder / MANIFEST)
@@ -167,9 +166,18 @@ def record_metrics(path: str | Path, metrics: dict[str, Any]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _check_target(path: Path, target: Path, overwrite: bool) -> None:
+def check_target(path: str | Path, *, overwrite: bool) -> Path:
+    """Return where a bundle will be written, if it may be; to be asked before a long training.
+
+    Raises
+    ------
+    InvalidBundle
+        If there is a bundle already and `overwrite` is not set, or anything that is not a whole bundle.
+    """
+    path = Path(path)
+    target = path.resolve()
     if not os.path.lexists(target):
-        return
+        return target
     try:
         check_folder(target, read_manifest(target))
     except InvalidBundle as error:
@@ -177,7 +185,8 @@ def _check_target(path: Path, target: Path, overwrite: bool) -> None:
             f"{path}: exists and is not a whole model bundle ({error}): choose another name, or remove it first"
         ) from error
     if not overwrite:
-        raise InvalidBundle(f"{path}: there is a model bundle already: choose another name, or pass overwrite=True")
+        raise InvalidBundle(f"{path}: there is a model bundle already: choose another name, or ask to overwrite it")
+    return target
 
 
 def _write(hierarchy: Hierarchy, folder: Path, library: dict[str, Any] | None, metrics: dict[str, Any] | None) -> None:
@@ -200,6 +209,7 @@ def _write(hierarchy: Hierarchy, folder: Path, library: dict[str, Any] | None, m
         manifest = Manifest(
             features=hierarchy.block.description(),
             training=hierarchy.settings,
+            trained_on=hierarchy.trained_on,
             models=models,
             library=library,
             metrics=metrics,

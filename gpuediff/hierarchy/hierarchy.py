@@ -33,6 +33,7 @@ from gpuediff.settings import Training
 if TYPE_CHECKING:
     from gpuediff.features.blocks import FeatureBlock
     from gpuediff.forests.forest import Forest
+    from gpuediff.hierarchy.trained_on import TrainedOn
 
 # Patterns whose trees' numbers are held at a time while their median is taken.
 PATTERNS_AT_A_TIME = 2**16
@@ -50,6 +51,8 @@ class Hierarchy:
         What the features are; `block.width` of them make a pattern.
     settings : gpuediff.settings.Training
         Size of the forests, and the seed from which each takes its own.
+    trained_on : TrainedOn, optional
+        What is to be remembered of the training patterns.
 
     Attributes
     ----------
@@ -57,9 +60,10 @@ class Hierarchy:
         By the names of `gpuediff.hierarchy.labels`.
     """
 
-    def __init__(self, block: FeatureBlock, settings: Training) -> None:
+    def __init__(self, block: FeatureBlock, settings: Training, trained_on: TrainedOn | None = None) -> None:
         self.block = block
         self.settings = settings
+        self.trained_on = trained_on
         self.forests_: dict[str, Forest] = {}
 
     @property

@@ -17,6 +17,7 @@ from gpuediff.crystals.symmetry import crystal_system
 from gpuediff.durable import sha256_of_file
 from gpuediff.errors import InvalidBundle
 from gpuediff.hierarchy.labels import CRYSTAL_SYSTEM, SPACE_GROUPS, model_names, space_group_model
+from gpuediff.hierarchy.trained_on import TrainedOn
 from gpuediff.settings import CRYSTAL_SYSTEMS, Settings, Training
 
 MANIFEST = "manifest.json"
@@ -45,6 +46,7 @@ class Manifest(Settings):
     schema_version: Literal[1] = SCHEMA_VERSION
     features: dict[str, bool | int | float | str]  # description of the feature block
     training: Training
+    trained_on: TrainedOn | None
     models: dict[str, Model]
     library: dict[str, Any] | None  # configuration and checksum of the pattern library
     metrics: dict[str, Any] | None

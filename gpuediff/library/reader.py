@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from gpuediff.errors import InvalidLibrary
 from gpuediff.library import schema
-from gpuediff.library.identity import identity
+from gpuediff.library.identity import differences, identity
 from gpuediff.peaks import PeakBatch, offsets_of
 from gpuediff.settings import CRYSTAL_SYSTEMS, Run
 
@@ -116,6 +116,10 @@ class Library:
         """What decides about the patterns: structure settings, simulation settings, checksum of the crystals."""
         return identity(self.run, self._crystals_checksum)
 
+    def differences(self, run: Run) -> list[str]:
+        """Name every structure and simulation setting in which a run is not the one that made this library."""
+        return differences(self.identity, identity(run, self._crystals_checksum))
+
     @cached_property
     def materials(self) -> Materials:
         """The materials, in the order that `material_of_pattern` counts in."""
@@ -193,7 +197,6 @@ class Library:
         patterns = np.bincount(self.material_of_pattern, minlength=len(self.materials))
         present = [system for system in CRYSTAL_SYSTEMS if (systems == system).any()]
         return {
-            "path": str(self.path),
             "schema_version": schema.SCHEMA_VERSION,
             "bytes": self.path.stat().st_size,
             "materials": len(self.materials),

@@ -228,7 +228,8 @@ def _merge(
         "reason": [entry.reason for entry in skipped] + list(failed.values()),
     }
     with create_file(merged) as file:
-        write_head(file, run.model_dump_json(), crystals_checksum(crystals, skipped), software_versions())
+        kept_run = run.without_folders().model_dump_json()
+        write_head(file, kept_run, crystals_checksum(crystals, skipped), software_versions())
         write_column(file, THICKNESSES, np.array(run.simulation.thicknesses))
         for column in MATERIALS:
             write_column(file, column, [getattr(crystal, column.field) for crystal in materials])

@@ -17,6 +17,7 @@ from scipy.ndimage import median_filter
 
 from gpuediff.errors import InvalidScan
 from gpuediff.features.preparation import scale_intensity
+from gpuediff.hierarchy.trained_on import intensity_sum_for
 from gpuediff.peaks import PeakBatch
 from gpuediff.progress import Track, silent
 from gpuediff.scans.readers import Scan
@@ -134,7 +135,7 @@ def map_scan(
     scan: Scan,
     hierarchy: Hierarchy,
     *,
-    intensity_sum: float = 0.3,
+    intensity_sum: float | None = None,
     peaks_min: int = 5,
     filter_size: int = 5,
     difference_confidence_min: float = 0.005,
@@ -149,8 +150,9 @@ def map_scan(
         Calibrated peaks, the direct beam among them.
     hierarchy : Hierarchy
         Fitted; its feature block removes the direct beam.
-    intensity_sum : float
-        To which every pattern's intensities are scaled, the direct beam included.
+    intensity_sum : float, optional
+        To which every pattern's intensities are scaled, the direct beam included: 0.3 in the paper; the median of
+        the patterns that the hierarchy was trained on if absent.
     peaks_min : int
         Patterns with fewer peaks, the direct beam counted, are not predicted.
     filter_size : int
@@ -172,6 +174,7 @@ def map_scan(
     InvalidScan
         If an option is out of range, or no pattern at all can be predicted.
     """
+    intensity_sum = intensity_sum_for(hierarchy, intensity_sum)
     _check_options(intensity_sum, peaks_min, filter_size, difference_confidence_min)
     status = classify(scan.peaks, peaks_min).reshape(scan.shape)
     usable = np.flatnonzero(status == Status.PREDICTED)

@@ -86,9 +86,23 @@ def test_simulating_again_keeps_the_library(folder):
     assert (folder / "library.h5").read_bytes() == before
 
 
+def test_training_on_a_library_of_another_configuration_is_refused(folder, tmp_path, capsys):
+    (tmp_path / "other.toml").write_text(CONFIG.replace("g_max = 1.0", "g_max = 1.1"))
+    library = ["--library", folder / "library.h5"]
+    assert call("train", tmp_path / "other.toml", *library, "--out", tmp_path / "model") == 1
+    assert "simulation.g_max = 1.0 there, 1.1 here" in capsys.readouterr().err
+
+
+def test_a_name_in_brackets_is_shown_as_it_is(folder, peak_table, tmp_path, capsys):
+    table = pd.read_csv(peak_table).assign(pattern="[/grain]")
+    table.to_csv(tmp_path / "peaks.csv", index=False)
+    assert call("predict", folder / "model", tmp_path / "peaks.csv") == 0
+    assert "[/grain]" in capsys.readouterr().out
+
+
 def test_an_existing_model_is_not_replaced_unasked(folder, capsys):
     assert call("train", folder / "run.toml", "--folder", folder) == 1
-    assert "--overwrite" in capsys.readouterr().err
+    assert "there is a model bundle already" in capsys.readouterr().err
 
 
 def test_library_info_is_a_table_or_json(folder, capsys):
@@ -166,7 +180,7 @@ def test_a_scan_becomes_maps(folder, tmp_path, capsys):
 
 def test_doctor_tells_the_path_taken(capsys):
     assert call("doctor", "--json") == 0
-    assert json.loads(capsys.readouterr().out)["device"] in ("cpu", "gpu")
+    assert "CPU" in json.loads(capsys.readouterr().out)["path"]
 
 
 @pytest.mark.parametrize(

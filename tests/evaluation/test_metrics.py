@@ -42,7 +42,7 @@ def patterns(rows):
     lattice = np.tile([4.0, 4, 4, 90, 90, 90], (len(rows), 1))
     features = np.array([[SYSTEMS.index(g), n, e] for g, n, e in zip(guess, number, error, strict=True)], np.float32)
     numbers = np.array([TRUE_NUMBERS[name] for name in true], np.int32)
-    return LabelledFeatures(features, np.array(material), numbers, lattice)
+    return LabelledFeatures(features, np.array(material), numbers, lattice, np.ones(len(rows)))
 
 
 def test_scores_of_a_case_counted_by_hand():

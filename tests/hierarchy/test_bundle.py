@@ -308,7 +308,7 @@ def test_any_text_is_refused(content):
 
 def test_a_bundle_is_replaced_only_if_asked_for(small, path):
     before = (path / "manifest.json").read_bytes()
-    with pytest.raises(InvalidBundle, match="overwrite=True"):
+    with pytest.raises(InvalidBundle, match="ask to overwrite it"):
         save_bundle(small, path)
     assert (path / "manifest.json").read_bytes() == before
     save_bundle(small, path, overwrite=True)

@@ -3,8 +3,10 @@
 import numpy as np
 
 from gpuediff.hierarchy.prediction import Prediction
+from gpuediff.hierarchy.trained_on import TrainedOn
 from gpuediff.peaks import PeakBatch
 from gpuediff.scans.readers import Scan
+from gpuediff.settings import Split
 
 SYSTEMS = ("monoclinic", "hexagonal", "cubic")
 
@@ -22,6 +24,7 @@ class FakeBlock:
 
 class FakeHierarchy:
     block = FakeBlock()
+    trained_on = TrainedOn(split=Split(), intensity_sum=1.0)
 
     def __init__(self):
         self.intensity_sums = []

@@ -6,10 +6,11 @@ from gpuediff.features.blocks import RadialBasisBlock
 from gpuediff.features.preparation import scale_intensity
 from gpuediff.features.radial_basis import RadialBasis
 from gpuediff.hierarchy.hierarchy import Hierarchy
+from gpuediff.hierarchy.trained_on import TrainedOn
 from gpuediff.peaks import PeakBatch
 from gpuediff.scans.maps import Status, classify, filter_systems, map_scan
 from gpuediff.scans.particles import find_particles
-from gpuediff.settings import Forest, Training
+from gpuediff.settings import Forest, Split, Training
 from tests.scans.fakes import SYSTEMS, FakeHierarchy, pattern, scan_of, uniform_scan
 
 HEXAGONAL, CUBIC = 1, 2
@@ -61,7 +62,13 @@ def test_intensities_are_scaled_to_the_fixed_sum_with_the_direct_beam():
     np.testing.assert_allclose(hierarchy.intensity_sums[:2], 0.3, rtol=1e-5)
 
 
-def test_a_stray_pixel_takes_the_system_around_it_and_the_lattice_of_that_systems_models(two_phases):
+def test_without_a_sum_every_pattern_is_as_bright_as_in_training():
+    hierarchy = FakeHierarchy()
+    map_scan(scan_of([pattern(0, 0.4), pattern(1, 0.4, brightness=7)], (1, 2)), hierarchy)
+    np.testing.assert_allclose(hierarchy.intensity_sums[:2], hierarchy.trained_on.intensity_sum, rtol=1e-5)
+
+
+def test_a_stray_probe_position_takes_the_system_around_it_and_the_lattice_of_that_systems_models(two_phases):
     maps = map_scan(uniform_scan(two_phases, 0.4), FakeHierarchy())
     assert maps.raw_system[4, 3] == HEXAGONAL
     assert maps.filtered_system[4, 3] == CUBIC
@@ -191,7 +198,8 @@ def test_a_trained_hierarchy_maps_square_and_hexagonal_nets_where_they_are():
     """From peaks to map with the real features and forests."""
     block = RadialBasisBlock(RadialBasis(21, 0.05, 7), direct_beam="centre")
     small = Forest(trees=10, depth=8)
-    hierarchy = Hierarchy(block, Training(crystal_system=small, space_group=small, lattice=small))
+    trained_on = TrainedOn(split=Split(), intensity_sum=0.3)
+    hierarchy = Hierarchy(block, Training(crystal_system=small, space_group=small, lattice=small), trained_on)
     rng = np.random.default_rng(0)
 
     def net(fold, a):
