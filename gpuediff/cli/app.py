@@ -50,6 +50,18 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but erro
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+) -> None:
+    """What crystal is this? Random forests on electron diffraction patterns."""
+    if version:
+        from gpuediff import __version__
+
+        typer.echo(f"gpuediff {__version__}")
+        raise typer.Exit
+
+
 class Screen:
     """What a command says: results to standard output, progress and remarks to standard error."""
 

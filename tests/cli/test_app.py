@@ -178,6 +178,13 @@ def test_a_scan_becomes_maps(folder, tmp_path, capsys):
     assert {path.suffix for path in (tmp_path / "maps").iterdir()} >= {".h5", ".png", ".parquet"}
 
 
+def test_the_version_is_told(capsys):
+    from gpuediff import __version__
+
+    assert call("--version") == 0
+    assert capsys.readouterr().out == f"gpuediff {__version__}\n"
+
+
 def test_doctor_tells_the_path_taken(capsys):
     assert call("doctor", "--json") == 0
     assert "CPU" in json.loads(capsys.readouterr().out)["path"]
