@@ -50,16 +50,21 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but erro
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
-@app.callback()
-def options(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
-) -> None:
-    """What crystal is this? Random forests on electron diffraction patterns."""
-    if version:
+def _print_version(asked: bool) -> None:
+    if asked:
         from gpuediff import __version__
 
         typer.echo(f"gpuediff {__version__}")
         raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """What crystal is this? Random forests on electron diffraction patterns."""
 
 
 class Screen:
