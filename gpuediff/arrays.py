@@ -69,13 +69,11 @@ def choose_device(request: Literal["auto", "gpu", "cpu"]) -> str:
     DeviceUnavailable
         If the GPU is asked for: this version runs the whole of the main job on the CPU.
     """
-    device = resolve_device(request)
-    if device.kind == "cpu":
-        return f"computing on the CPU: {device.reason}"
-    only_cpu = f"this version runs the main job on the CPU only, although there is a GPU ({device.name})"
     if request == "gpu":
-        raise DeviceUnavailable(f"--device gpu: {only_cpu}: use --device cpu")
-    return f"computing on the CPU: {only_cpu}"
+        raise DeviceUnavailable("--device gpu: this version runs the main job on the CPU only: use --device cpu")
+    device = resolve_device(request)
+    unused = f", although there is a GPU ({device.name})" if device.kind == "gpu" else ""
+    return f"computing on the CPU, as this version always does{unused}"
 
 
 def _gpu_name() -> str:

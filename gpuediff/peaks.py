@@ -14,6 +14,7 @@ from gpuediff.errors import InvalidPeaks
 #: Å⁻¹, half a ring of the paper's basis. No diffracted beam comes so near the origin: that would take lattice planes
 #: 40 Å apart. A direct beam farther out is a calibration fault, and would count to ring 1 more than to ring 0.
 DIRECT_BEAM_RADIUS = 0.025
+Q_PLAUSIBLE = 3.0  # Å⁻¹; electron diffraction ends below, peaks in pixels of a detector end far above
 
 
 @dataclass(frozen=True, eq=False)

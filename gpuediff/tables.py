@@ -12,13 +12,14 @@ import numpy as np
 from gpuediff.crystals.symmetry import LATTICE_PARAMETERS
 from gpuediff.durable import complete_or_absent
 from gpuediff.errors import GpuediffError, InvalidPeaks
-from gpuediff.peaks import PeakBatch, offsets_of
+from gpuediff.peaks import DIRECT_BEAM_RADIUS, Q_PLAUSIBLE, PeakBatch, offsets_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from gpuediff.hierarchy.prediction import Prediction
 
+PEAKS_MIN = 5  # as for scans in Gleason et al. 2024
 COLUMNS = ("pattern", "qx", "qy", "intensity")
 
 
@@ -37,8 +38,8 @@ def read_peak_table(path: str | Path) -> tuple[list[str], PeakBatch]:
     Raises
     ------
     InvalidPeaks
-        If the file cannot be read, a column is missing, or a value is not a number or not possible; names
-        file, pattern and peak.
+        If the file cannot be read, a column is missing, there are no peaks, positions cannot be in Å⁻¹, or a value
+        is not a number or not possible; names file and row, or pattern and peak.
     GpuediffError
         If the table is Parquet and PyArrow is missing or does not work with this NumPy.
     """
@@ -69,6 +70,14 @@ def read_peak_table(path: str | Path) -> tuple[list[str], PeakBatch]:
             row = int(bad[0])
             raise InvalidPeaks(f"{path}: row {row + 1}: {name} = {table[name].iloc[row]}: expected a finite number")
         values[name] = numbers
+    if len(table) == 0:
+        raise InvalidPeaks(f"{path}: no peaks: the table has a head and no rows")
+    farthest = float(np.hypot(values["qx"], values["qy"]).max())
+    if farthest > Q_PLAUSIBLE:
+        raise InvalidPeaks(
+            f"{path}: the farthest peak is at |q| = {farthest:.4g}: positions must be in Å⁻¹ from the direct beam, "
+            f"where electron diffraction ends below {Q_PLAUSIBLE:g}; they look like pixels or nm⁻¹"
+        )
     index, names = pd.factorize(table["pattern"].astype(str))
     order = np.argsort(index, kind="stable")
     qx, qy, intensity = (values[name][order] for name in COLUMNS[1:])
@@ -77,6 +86,18 @@ def read_peak_table(path: str | Path) -> tuple[list[str], PeakBatch]:
         return list(names), peaks.validate()
     except InvalidPeaks as error:
         raise InvalidPeaks(f"{path}: {error}") from error
+
+
+def doubts(peaks: PeakBatch) -> list[str]:
+    """Say what makes answers to these patterns doubtful; empty if nothing does."""
+    near = np.hypot(peaks.qx, peaks.qy) <= DIRECT_BEAM_RADIUS
+    centred = np.bincount(peaks.pattern_of_peak[near], minlength=len(peaks)) > 0
+    found = []
+    if few := int((peaks.counts < PEAKS_MIN).sum()):
+        found.append(f"{few:,} of {len(peaks):,} patterns have fewer than {PEAKS_MIN} peaks: their answers say little")
+    if missing := int((~centred).sum()):
+        found.append(f"{missing:,} of {len(peaks):,} patterns have no direct beam: brightness cannot be compared")
+    return found
 
 
 def prediction_records(names: Sequence[str], prediction: Prediction) -> list[dict[str, Any]]:

@@ -112,7 +112,11 @@ def train(run: Run, library: Library, *, track: Track = silent) -> Hierarchy:
     if not sides.any():
         raise InvalidLibrary(f"none of the {len(sides)} materials falls on the training side: simulate more materials")
     data = labelled_features(library, block, run.training.thickness, sides, track=track)
-    trained_on = TrainedOn(split=run.split, intensity_sum=float(np.median(data.intensity_sum)))
+    trained_on = TrainedOn(
+        split=run.split,
+        crystals_checksum=library.crystals_checksum,
+        intensity_sum=float(np.median(data.intensity_sum)),
+    )
     hierarchy = Hierarchy(block, run.training, trained_on)
     return hierarchy.fit(data.features, data.space_group_number, data.lattice, track=track)
 
@@ -127,12 +131,18 @@ def evaluate(
     Raises
     ------
     InvalidLibrary
-        If no material falls on the test side, or the thickness is not in the library.
+        If it holds other structures than the hierarchy was trained on, in whatever orientations; no material falls on
+        the test side; or the thickness is not there.
     InvalidBundle
         If the hierarchy does not know what it was trained on.
     """
     if hierarchy.trained_on is None:
         raise InvalidBundle("the model does not say which materials it was trained on: train it again")
+    if library.crystals_checksum != hierarchy.trained_on.crystals_checksum:
+        raise InvalidLibrary(
+            f"{library.path}: holds other structures than the library that the model was trained on: which of them "
+            f"it has seen is not known; simulate the structures of its own configuration"
+        )
     split, thickness = hierarchy.trained_on.split, hierarchy.settings.thickness
     sides = split_materials(library.materials.material_id, split)
     if sides.all():

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpuediff.errors import GpuediffError, InvalidPeaks
-from gpuediff.tables import check_table_path, read_peak_table, write_predictions, write_table
+from gpuediff.peaks import PeakBatch
+from gpuediff.tables import check_table_path, doubts, read_peak_table, write_predictions, write_table
 
 
 def table(**columns):
@@ -67,7 +68,37 @@ def test_a_file_that_is_no_table_is_refused(tmp_path, name):
         read_peak_table(file)
 
 
-@given(st.lists(st.tuples(st.sampled_from("abc"), st.floats(-2, 2, width=32), st.floats(0, 1, width=32)), max_size=40))
+@pytest.mark.parametrize("unit", [10, 60])
+def test_positions_in_another_unit_are_refused(tmp_path, unit):
+    file = tmp_path / "peaks.csv"
+    table(qx=[0, 0.4 * unit, 0]).to_csv(file, index=False)
+    with pytest.raises(InvalidPeaks, match="must be in Å⁻¹"):
+        read_peak_table(file)
+
+
+def test_a_table_without_rows_is_refused(tmp_path):
+    file = tmp_path / "peaks.csv"
+    table().iloc[:0].to_csv(file, index=False)
+    with pytest.raises(InvalidPeaks, match="no peaks"):
+        read_peak_table(file)
+
+
+def test_patterns_with_few_peaks_or_no_direct_beam_are_doubted():
+    good = np.array([[0, 0, 9], [0.2, 0, 1], [-0.2, 0, 1], [0, 0.2, 1], [0, -0.2, 1]])
+    off = good + np.array([0.4, 0, 0])
+    assert doubts(PeakBatch.from_lists([good])) == []
+    few, off_centre = doubts(PeakBatch.from_lists([good, good[:2], off]))
+    assert "1 of 3 patterns have fewer than 5 peaks" in few
+    assert "1 of 3 patterns have no direct beam" in off_centre
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("abc"), st.floats(-2, 2, width=32), st.floats(0, 1, width=32)),
+        min_size=1,
+        max_size=40,
+    )
+)
 def test_every_peak_is_kept(tmp_path_factory, rows):
     file = tmp_path_factory.mktemp("fuzz") / "peaks.csv"
     frame = pd.DataFrame(rows, columns=["pattern", "qx", "intensity"]).assign(qy=0.5)

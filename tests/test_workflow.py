@@ -28,10 +28,17 @@ def test_a_library_of_another_configuration_is_refused():
 
 def test_a_model_is_never_tested_on_its_own_materials():
     """Whatever the configuration says by now, the split is the one that the model was trained with."""
-    trained_on = TrainedOn(split=Split(train_fraction=0.95), intensity_sum=0.8)
+    trained_on = TrainedOn(split=Split(train_fraction=0.95), crystals_checksum="ab", intensity_sum=0.8)
     hierarchy = SimpleNamespace(trained_on=trained_on, settings=Training())
     with pytest.raises(InvalidLibrary, match="falls on the test side: simulate more materials"):
-        workflow.evaluate(SimpleNamespace(materials=Materials), hierarchy)
+        workflow.evaluate(SimpleNamespace(materials=Materials, crystals_checksum="ab"), hierarchy)
+
+
+def test_a_model_is_not_tested_on_structures_of_which_it_may_have_seen_any():
+    trained_on = TrainedOn(split=Split(), crystals_checksum="ab", intensity_sum=0.8)
+    library = SimpleNamespace(path="library.h5", crystals_checksum="cd")
+    with pytest.raises(InvalidLibrary, match="holds other structures"):
+        workflow.evaluate(library, SimpleNamespace(trained_on=trained_on, settings=Training()))
 
 
 def test_a_model_of_unknown_origin_is_not_evaluated():
@@ -44,7 +51,9 @@ def test_answers_do_not_depend_on_the_unit_of_the_intensities(unit):
     seen = []
     block = SimpleNamespace(compute=lambda peaks: seen.append(peaks.intensity))
     hierarchy = SimpleNamespace(
-        trained_on=TrainedOn(split=Split(), intensity_sum=0.8), block=block, predict=lambda features: features
+        trained_on=TrainedOn(split=Split(), crystals_checksum="ab", intensity_sum=0.8),
+        block=block,
+        predict=lambda features: features,
     )
     intensity = np.array([6.0, 2.0], np.float32) * np.float32(unit)
     workflow.predict(hierarchy, PeakBatch.from_lists([([0, 0.3], [0, 0.1], intensity)]))

@@ -210,13 +210,15 @@ def predict(
     from gpuediff import workflow
     from gpuediff.cli import show
     from gpuediff.hierarchy.bundle import load_bundle
-    from gpuediff.tables import check_table_path, prediction_records, read_peak_table, write_predictions
+    from gpuediff.tables import check_table_path, doubts, prediction_records, read_peak_table, write_predictions
 
     screen = Screen(quiet=quiet, as_json=as_json)
     _choose_device(device, screen)
     if out is not None:
         check_table_path(out)
     names, batch = read_peak_table(peaks)
+    for doubt in doubts(batch):
+        screen.remark(f"{peaks}: {doubt}")
     hierarchy = load_bundle(model)
     if together:
         as_one = np.zeros(len(batch), dtype=np.int64)
@@ -241,8 +243,11 @@ def scan(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder.", show_default="<file name>-maps")] = None,
     dataset: Annotated[str | None, typer.Option(help="Which one, where the file holds several.")] = None,
     pixel_size: Annotated[float | None, typer.Option(help="Å⁻¹ per pixel, for a file without calibration.")] = None,
-    centre: Annotated[tuple[float, float] | None, typer.Option(help="Direct beam (x y), pixels.")] = None,
+    centre: Annotated[
+        tuple[float, float] | None, typer.Option(metavar="QX QY", help="Direct beam, pixels: two numbers.")
+    ] = None,
     intensity_sum: IntensitySum = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace maps that are already there.")] = False,
     lattice_system: Annotated[
         str | None, typer.Option(help="Map space group and lattice with this system's models, not each position's own.")
     ] = None,
@@ -257,11 +262,15 @@ def scan(
 
     screen = Screen(quiet=quiet, as_json=as_json)
     _choose_device(device, screen)
+    out = out or Path(f"{file.stem}-maps")
+    if out.exists() and not overwrite:
+        raise GpuediffError(
+            f"{out}: already exists: pass --overwrite to replace the maps in it, or choose another --out"
+        )
+    hierarchy = load_bundle(model)
     measured = read_scan(file, dataset=dataset, pixel_size=pixel_size, centre=centre, track=screen.track)
     if measured.note:
         screen.remark(measured.note)
-    hierarchy = load_bundle(model)
-    out = out or Path(f"{file.stem}-maps")
     _, written = map_and_show(
         measured, hierarchy, out, screen, intensity_sum=intensity_sum, lattice_system=lattice_system
     )

@@ -79,7 +79,7 @@ def _positions(maps: ScanMaps) -> Group:
 
 
 def _systems(maps: ScanMaps) -> Table:
-    table = Table(title="Share of the scan", title_justify="left")
+    table = Table(title="Share of patterns that were predicted, and of labels after filtering", title_justify="left")
     for heading in ("crystal system", "patterns", "weighted by confidence", "after filtering"):
         table.add_column(heading, justify="left" if heading == "crystal system" else "right")
     columns = maps.raw_fractions(), maps.weighted_fractions(), maps.filtered_fractions()

@@ -39,6 +39,7 @@ def overview(evaluation: Evaluation) -> Group:
     rows = {
         "crystal system": lambda scores: f"{scores.accuracy:.1%} ± {scores.accuracy_error:.1%}",
         "crystal system, mean over systems": lambda scores: f"{scores.balanced_accuracy:.1%}",
+        "confidence in it, mean": lambda scores: f"{scores.mean_confidence:.1%}",
         "space group, true system given": lambda scores: f"{scores.space_group_accuracy_overall:.1%}",
         "space group, system predicted": lambda scores: f"{scores.space_group_accuracy_system_predicted:.1%}",
     }
@@ -51,6 +52,9 @@ def overview(evaluation: Evaluation) -> Group:
         f"± is the standard error over materials; {evaluation.untrained_space_groups:.0%} of the test patterns "
         f"are of space groups that no training material has"
     )
+    if evaluation.aggregate is None:
+        size = evaluation.aggregate_size
+        remark += f"\nno test material has {size} patterns to aggregate: ask for fewer with --aggregate"
     return Group(_title(title), table, Text(remark, style="dim"))
 
 

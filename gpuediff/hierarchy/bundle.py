@@ -185,7 +185,9 @@ def check_target(path: str | Path, *, overwrite: bool) -> Path:
             f"{path}: exists and is not a whole model bundle ({error}): choose another name, or remove it first"
         ) from error
     if not overwrite:
-        raise InvalidBundle(f"{path}: there is a model bundle already: choose another name, or ask to overwrite it")
+        raise InvalidBundle(
+            f"{path}: there is a model bundle already: choose another name, or ask to overwrite it (--overwrite)"
+        )
     return target
 
 

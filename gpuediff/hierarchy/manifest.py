@@ -72,6 +72,8 @@ def read_manifest(folder: Path) -> Manifest:
             raise InvalidBundle(f"{folder}/: {MANIFEST} is not a manifest's file: is this a model bundle?")
         text = path.read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError) as error:
+        if not folder.exists():
+            raise InvalidBundle(f"{folder}/: there is no such folder: make it with gpuediff train") from error
         raise InvalidBundle(f"{folder}/: no {MANIFEST}: is this a model bundle?") from error
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidBundle(f"{folder}/: {MANIFEST} cannot be read: {error}") from error

@@ -15,6 +15,7 @@ class TrainedOn(Settings):
     """Kept in the bundle, because what comes later must agree with it."""
 
     split: Split  # which materials it has seen, and must not be tested on
+    crystals_checksum: str  # of all crystals of the library, on either side of the split
     # Median over the training patterns of the sum of all intensities, the direct beam included: measured patterns
     # are scaled to it, for the features are proportional to the intensities.
     intensity_sum: Annotated[float, within(0, 1e12, open_low=True)]

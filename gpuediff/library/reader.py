@@ -88,7 +88,7 @@ class Library:
                 self._check_format()
                 self.run = self._configuration()
                 self.versions: dict[str, str] = json.loads(schema.read_text(self._file, "versions"))
-                self._crystals_checksum = schema.read_text(self._file, "crystals_checksum")
+                self.crystals_checksum = schema.read_text(self._file, "crystals_checksum")
             self._check_columns()
             self.thicknesses = self._column("thicknesses")
             self._first = self._column("patterns/first_peak")
@@ -114,11 +114,11 @@ class Library:
     @property
     def identity(self) -> dict[str, Any]:
         """What decides about the patterns: structure settings, simulation settings, checksum of the crystals."""
-        return identity(self.run, self._crystals_checksum)
+        return identity(self.run, self.crystals_checksum)
 
     def differences(self, run: Run) -> list[str]:
         """Name every structure and simulation setting in which a run is not the one that made this library."""
-        return differences(self.identity, identity(run, self._crystals_checksum))
+        return differences(self.identity, identity(run, self.crystals_checksum))
 
     @cached_property
     def materials(self) -> Materials:
@@ -207,7 +207,7 @@ class Library:
             "thicknesses": self.thicknesses.tolist(),
             "skipped": _counted([entry.reason for entry in self.skipped]),
             "configuration": self.run.model_dump(mode="json"),
-            "crystals_checksum": self._crystals_checksum,
+            "crystals_checksum": self.crystals_checksum,
             "versions": self.versions,
         }
 
@@ -259,7 +259,7 @@ class Library:
 
     def _open(self) -> h5py.File:
         if not self.path.is_file():
-            raise InvalidLibrary(f"{self.path}: no such file: build the library first, or correct the name")
+            raise InvalidLibrary(f"{self.path}: no such file: make it with gpuediff simulate, or correct the name")
         try:
             return h5py.File(self.path, "r")
         except (OSError, RuntimeError) as error:

@@ -228,7 +228,7 @@ def _draw_fractions(axes: Axes, maps: ScanMaps) -> None:
     axes.legend(handles, [kind[0] for kind in kinds], fontsize=7, frameon=False, loc="lower right")
     axes.set_yticks(range(len(order)), [maps.systems[index] for index in order], fontsize=9)
     axes.invert_yaxis()
-    axes.set_xlabel("share of the scan", fontsize=9)
+    axes.set_xlabel("share of patterns or labels", fontsize=9)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     axes.tick_params(axis="x", labelsize=8)
     axes.tick_params(axis="y", length=0)

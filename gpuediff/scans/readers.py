@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 
 from gpuediff.errors import InvalidScan
-from gpuediff.peaks import PeakBatch, offsets_of
+from gpuediff.peaks import Q_PLAUSIBLE, PeakBatch, offsets_of
 from gpuediff.progress import Track, silent
 from gpuediff.scans.calibration import (
     INVERSE_ANGSTROM,
@@ -26,7 +26,6 @@ from gpuediff.scans.calibration import (
 
 FIELDS = ("qx", "qy", "intensity")
 POSITIONS_PER_BLOCK = 65_536  # bounds the memory of h5py's object arrays
-Q_PLAUSIBLE = 3.0  # Å⁻¹; electron diffraction ends below, peaks in pixels of a detector end far above
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ class FakeBlock:
 
 class FakeHierarchy:
     block = FakeBlock()
-    trained_on = TrainedOn(split=Split(), intensity_sum=1.0)
+    trained_on = TrainedOn(split=Split(), crystals_checksum="ab", intensity_sum=1.0)
 
     def __init__(self):
         self.intensity_sums = []

@@ -198,7 +198,7 @@ def test_a_trained_hierarchy_maps_square_and_hexagonal_nets_where_they_are():
     """From peaks to map with the real features and forests."""
     block = RadialBasisBlock(RadialBasis(21, 0.05, 7), direct_beam="centre")
     small = Forest(trees=10, depth=8)
-    trained_on = TrainedOn(split=Split(), intensity_sum=0.3)
+    trained_on = TrainedOn(split=Split(), crystals_checksum="ab", intensity_sum=0.3)
     hierarchy = Hierarchy(block, Training(crystal_system=small, space_group=small, lattice=small), trained_on)
     rng = np.random.default_rng(0)
 
