@@ -14,7 +14,7 @@ from gpuediff.errors import InvalidBundle, InvalidLibrary
 from gpuediff.evaluation.metrics import Answers, Evaluation, LabelledFeatures, TrainLabels
 from gpuediff.evaluation.metrics import evaluate as evaluate_hierarchy
 from gpuediff.features.blocks import FeatureBlock, RadialBasisBlock
-from gpuediff.features.preparation import scale_intensity
+from gpuediff.features.preparation import intensity_sums, scale_intensity
 from gpuediff.hierarchy.trained_on import TrainedOn, intensity_sum_for
 from gpuediff.library.split import split_materials
 from gpuediff.progress import Track, silent
@@ -83,7 +83,7 @@ def labelled_features(
         rows = slice(start, start + PATTERNS_AT_A_TIME)
         peaks = library.peaks(thickness, patterns[rows])
         features[rows] = block.compute(peaks)
-        intensity_sum[rows] = np.bincount(peaks.pattern_of_peak, weights=peaks.intensity, minlength=len(peaks))
+        intensity_sum[rows] = intensity_sums(peaks)
     material = library.material_of_pattern[patterns]
     return LabelledFeatures(
         features,

@@ -73,7 +73,6 @@ class Screen:
     def __init__(self, *, quiet: bool = False, as_json: bool = False) -> None:
         from gpuediff.cli.progress import tracker
 
-        self.quiet = quiet
         self.as_json = as_json
         # A name in brackets is a name, not markup.
         self.remarks = Console(stderr=True, highlight=False, markup=False, emoji=False, quiet=quiet)
@@ -186,8 +185,9 @@ def evaluate(
         hierarchy = load_bundle(model)
         evaluation, answers = workflow.evaluate(patterns, hierarchy, aggregate_size=aggregate, track=screen.track)
     written = write_report(folder / "evaluation", evaluation, answers)
-    record_metrics(model, dataclasses.asdict(evaluation))
-    screen.result(show.overview(evaluation), show.by_system(evaluation), data=dataclasses.asdict(evaluation))
+    metrics = dataclasses.asdict(evaluation)
+    record_metrics(model, metrics)
+    screen.result(show.overview(evaluation), show.by_system(evaluation), data=metrics)
     screen.written(*written)
 
 
@@ -220,12 +220,10 @@ def predict(
     for doubt in doubts(batch):
         screen.remark(f"{peaks}: {doubt}")
     hierarchy = load_bundle(model)
+    groups = np.zeros(len(batch), dtype=np.int64) if together else None
+    prediction = workflow.predict(hierarchy, batch, groups=groups, intensity_sum=intensity_sum)
     if together:
-        as_one = np.zeros(len(batch), dtype=np.int64)
-        prediction = workflow.predict(hierarchy, batch, groups=as_one, intensity_sum=intensity_sum)
-        names = [f"all {len(batch)} patterns"][: len(prediction)]
-    else:
-        prediction = workflow.predict(hierarchy, batch, intensity_sum=intensity_sum)
+        names = [f"all {len(batch)} patterns"]
     if out is not None:
         write_predictions(out, names, prediction)
     shown = min(len(names), 50)

@@ -82,6 +82,14 @@ def _first_lowest_by_sorting(rank: Any, offsets: Any) -> Any:
     return lowest
 
 
+def intensity_sums(peaks: PeakBatch) -> Any:
+    """Return the sum of every pattern's intensities, shape (n,), float64."""
+    xp = arrays.namespace(peaks.intensity)
+    if len(peaks.intensity) == 0:
+        return xp.zeros(len(peaks))
+    return xp.bincount(peaks.pattern_of_peak, weights=peaks.intensity.astype(np.float64), minlength=len(peaks))
+
+
 def intensity_scale(peaks: PeakBatch, total: float) -> Any:
     """Return the factor, shape (n,), float64, that makes every pattern's intensities sum to `total`.
 
@@ -95,9 +103,7 @@ def intensity_scale(peaks: PeakBatch, total: float) -> Any:
     if not (math.isfinite(total) and total > 0):
         raise InvalidConfig(f"total intensity = {total}: must be > 0 and finite")
     xp = arrays.namespace(peaks.intensity)
-    if len(peaks.intensity) == 0:
-        return xp.ones(len(peaks))
-    sums = xp.bincount(peaks.pattern_of_peak, weights=peaks.intensity.astype(np.float64), minlength=len(peaks))
+    sums = intensity_sums(peaks)
     return xp.where(sums > 0, total / xp.where(sums > 0, sums, 1.0), 1.0)
 
 
