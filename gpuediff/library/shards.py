@@ -9,12 +9,14 @@ import math
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
 
+from gpuediff.errors import InvalidLibrary
 from gpuediff.library.journal import ShardRecord
 from gpuediff.library.schema import (
     CHUNK_PEAKS,
@@ -38,29 +40,50 @@ if TYPE_CHECKING:
     from gpuediff.diffraction.simulate import SimulatedPatterns
 
 SHARD_BYTES = 128 * 2**20  # of expected peaks, uncompressed: what a build holds in memory
-SHARD_CRYSTALS = 32  # at most; a killed build loses the work of one shard
+SHARD_CRYSTALS = 32  # at most, or as many pieces of crystals; a killed build loses the work of one shard
 
 
-def plan_shards(crystals: Sequence[Crystal], settings: Simulation) -> list[range]:
-    """Divide crystals into shards.
+@dataclass(frozen=True)
+class Piece:
+    """Some orientations of a crystal, or all of them: what is simulated at a time.
+
+    Parameters
+    ----------
+    crystal : int
+        Its index.
+    start, stop : int
+        Its orientations `start:stop`.
+    """
+
+    crystal: int
+    start: int
+    stop: int
+
+
+def plan_shards(crystals: Sequence[Crystal], settings: Simulation) -> list[list[Piece]]:
+    """Divide crystals into shards, and the orientations of a crystal too where they alone would fill a shard.
 
     Returns
     -------
-    list of range
-        Indices of the crystals of every shard, in order; a shard has at least one crystal.
+    list of list of Piece
+        The pieces of every shard, in the order of crystals and orientations; a shard has at least one.
     """
     bytes_per_peak = 4 * (len(POSITIONS) + len(settings.thicknesses))
-    plan: list[range] = []
-    start, size = 0, 0.0
+    count = settings.orientations.count
+    plan: list[list[Piece]] = [[]]
+    size = 0.0
     for index, crystal in enumerate(crystals):
-        expected = bytes_per_peak * expected_peaks(crystal, settings) * settings.orientations.count
-        if index > start and (size + expected > SHARD_BYTES or index - start == SHARD_CRYSTALS):
-            plan.append(range(start, index))
-            start, size = index, 0.0
-        size += expected
-    if crystals:
-        plan.append(range(start, len(crystals)))
-    return plan
+        bytes_per_pattern = bytes_per_peak * expected_peaks(crystal, settings)
+        together = min(count, max(1, int(SHARD_BYTES / bytes_per_pattern)))
+        for start in range(0, count, together):
+            stop = min(count, start + together)
+            expected = bytes_per_pattern * (stop - start)
+            if plan[-1] and (size + expected > SHARD_BYTES or len(plan[-1]) == SHARD_CRYSTALS):
+                plan.append([])
+                size = 0.0
+            plan[-1].append(Piece(index, start, stop))
+            size += expected
+    return plan if plan[-1] else []
 
 
 def expected_peaks(crystal: Crystal, settings: Simulation) -> float:
@@ -77,7 +100,7 @@ def write_shard(path: Path, patterns: Sequence[tuple[int, SimulatedPatterns]], t
     Parameters
     ----------
     path : Path
-    patterns : sequence of (index of the crystal, its patterns)
+    patterns : sequence of (index of the crystal, patterns of it)
     thicknesses : int
         How many thicknesses the patterns have; needed where there are no patterns.
 
@@ -133,6 +156,11 @@ def merge_shards(
         Which crystals were simulated: they are the materials of the library, in this order.
     thicknesses : int
     track : Track
+
+    Raises
+    ------
+    InvalidLibrary
+        If a crystal is not kept, and there are patterns of it.
     """
     sizes: dict[Axis, int] = {
         "thickness": thicknesses,
@@ -148,6 +176,10 @@ def merge_shards(
             for column in PATTERNS:
                 values = shard[column.name][...]
                 if column.field == "material":
+                    if not kept[values].all():
+                        raise InvalidLibrary(
+                            f"{path}: a crystal could be simulated in some orientations, and not in all"
+                        )
                     values = material_of_crystal[values]
                 elif column.field == "first_peak":
                     values = values + place

@@ -21,7 +21,7 @@ from gpuediff.library.identity import crystals_checksum, differences, identity, 
 from gpuediff.library.journal import Journal, ShardRecord, is_of
 from gpuediff.library.reader import Library
 from gpuediff.library.schema import MATERIALS, SKIPPED, THICKNESSES, create_file, write_column, write_head
-from gpuediff.library.shards import merge_shards, plan_shards, write_shard
+from gpuediff.library.shards import Piece, merge_shards, plan_shards, write_shard
 from gpuediff.progress import Track, silent
 from gpuediff.settings import Run, Simulation
 
@@ -107,8 +107,8 @@ def build_library(
     return "resumed" if resumed else "built"
 
 
-def simulate_crystal(crystal: Crystal, settings: Simulation) -> SimulatedPatterns:
-    """Simulate all orientations of a crystal.
+def simulate_crystal(crystal: Crystal, settings: Simulation, orientations: slice = slice(None)) -> SimulatedPatterns:
+    """Simulate the orientations of a crystal, all or some.
 
     Raises
     ------
@@ -118,7 +118,7 @@ def simulate_crystal(crystal: Crystal, settings: Simulation) -> SimulatedPattern
     from gpuediff.diffraction.orientations import orientations_for
     from gpuediff.diffraction.simulate import simulate
 
-    return simulate(crystal, orientations_for(crystal, settings.orientations), settings)
+    return simulate(crystal, orientations_for(crystal, settings.orientations)[orientations], settings)
 
 
 def _check_crystals(path: Path, crystals: Sequence[Crystal]) -> None:
@@ -149,7 +149,7 @@ def _shard_path(parts: Path, shard: int) -> Path:
 def _complete_shards(
     parts: Path,
     journal: Journal,
-    plan: Sequence[range],
+    plan: Sequence[Sequence[Piece]],
     settings: Simulation,
     crystals: Sequence[Crystal],
     executor: Executor | None,
@@ -160,16 +160,16 @@ def _complete_shards(
         path = _shard_path(parts, record.shard)
         if not path.exists() or sha256_of_file(path) != record.sha256:
             del journal.records[record.shard]
-    work = [(shard, index) for shard in range(len(plan)) if shard not in journal.records for index in plan[shard]]
+    work = [(shard, piece) for shard in range(len(plan)) if shard not in journal.records for piece in plan[shard]]
     done: list[tuple[int, SimulatedPatterns]] = []
     failed: dict[int, str] = {}
     outcomes = _outcomes(work, crystals, settings, executor)
-    for shard, index, outcome in track(outcomes, "simulating crystals", total=len(work)):
+    for shard, piece, outcome in track(outcomes, "simulating crystals", total=len(work)):
         if isinstance(outcome, str):
-            failed[index] = outcome
+            failed[piece.crystal] = outcome
         else:
-            done.append((index, outcome))
-        if index == plan[shard][-1]:
+            done.append((piece.crystal, outcome))
+        if piece == plan[shard][-1]:
             temporary, path = parts / "shard.tmp", _shard_path(parts, shard)
             patterns, peaks = write_shard(temporary, done, len(settings.thicknesses))
             checksum = sha256_of_file(temporary)
@@ -179,26 +179,27 @@ def _complete_shards(
 
 
 def _outcomes(
-    work: Sequence[tuple[int, int]], crystals: Sequence[Crystal], settings: Simulation, executor: Executor | None
-) -> Iterator[tuple[int, int, SimulatedPatterns | str]]:
-    """Yield shard, crystal, and its patterns or the reason why there are none, in the order of the work."""
+    work: Sequence[tuple[int, Piece]], crystals: Sequence[Crystal], settings: Simulation, executor: Executor | None
+) -> Iterator[tuple[int, Piece, SimulatedPatterns | str]]:
+    """Yield shard, piece, and its patterns or the reason why there are none, in the order of the work."""
     if executor is None:
-        for shard, index in work:
-            yield shard, index, _patterns_or_reason(crystals[index], settings)
+        for shard, piece in work:
+            yield shard, piece, _patterns_or_reason(crystals[piece.crystal], settings, piece)
         return
     waiting: deque = deque()
-    for shard, index in work:
-        waiting.append((shard, index, executor.submit(_patterns_or_reason, crystals[index], settings)))
+    for shard, piece in work:
+        future = executor.submit(_patterns_or_reason, crystals[piece.crystal], settings, piece)
+        waiting.append((shard, piece, future))
         if len(waiting) == CRYSTALS_AHEAD:
-            shard, index, future = waiting.popleft()
-            yield shard, index, future.result()
-    for shard, index, future in waiting:
-        yield shard, index, future.result()
+            shard, piece, future = waiting.popleft()
+            yield shard, piece, future.result()
+    for shard, piece, future in waiting:
+        yield shard, piece, future.result()
 
 
-def _patterns_or_reason(crystal: Crystal, settings: Simulation) -> SimulatedPatterns | str:
+def _patterns_or_reason(crystal: Crystal, settings: Simulation, piece: Piece) -> SimulatedPatterns | str:
     try:
-        return _checked(simulate_crystal(crystal, settings))
+        return _checked(simulate_crystal(crystal, settings, slice(piece.start, piece.stop)))
     except GpuediffError as error:
         return str(error)
 

@@ -6,7 +6,8 @@ import pytest
 from gpuediff.crystals.sources import read_crystals
 from gpuediff.diffraction.orientations import orientations_for
 from gpuediff.diffraction.simulate import simulate
-from gpuediff.library import writer
+from gpuediff.errors import InvalidLibrary, InvalidPeaks
+from gpuediff.library import shards, writer
 from gpuediff.library.reader import Library
 from gpuediff.library.shards import expected_peaks
 from gpuediff.library.writer import build_library, simulate_crystal
@@ -57,3 +58,25 @@ def test_shards_are_planned_for_no_fewer_peaks_than_there_are(path, crystals):
         for index, crystal in enumerate(crystals):
             mean = library.peak_counts[library.material_of_pattern == index].mean()
             assert mean < 1.6 * expected_peaks(crystal, RUN.simulation)  # four zone axes of high symmetry scatter
+
+
+def test_a_library_holds_the_same_however_a_crystal_is_divided(path, crystals, tmp_path, monkeypatch):
+    monkeypatch.setattr(shards, "SHARD_BYTES", 1)
+    build_library(tmp_path / "divided.h5", RUN, crystals)
+    with Library(path) as whole, Library(tmp_path / "divided.h5") as divided:
+        np.testing.assert_array_equal(divided.material_of_pattern, whole.material_of_pattern)
+        np.testing.assert_array_equal(divided.orientation, whole.orientation)
+        for name in ("qx", "qy", "intensity", "offsets"):
+            np.testing.assert_array_equal(getattr(divided.peaks(200.0), name), getattr(whole.peaks(200.0), name))
+
+
+def test_a_crystal_that_fails_in_some_orientations_only_stops_the_build(crystals, tmp_path, monkeypatch):
+    def failing(crystal, settings, orientations):
+        if crystal is crystals[0] and orientations.start == 2:
+            raise InvalidPeaks("fails in the third orientation")
+        return SIMULATE(crystal, settings, orientations)
+
+    monkeypatch.setattr(shards, "SHARD_BYTES", 1)
+    monkeypatch.setattr(writer, "simulate_crystal", failing)
+    with pytest.raises(InvalidLibrary, match="could be simulated in some orientations, and not in all"):
+        build_library(tmp_path / "library.h5", RUN, crystals[:2])

@@ -17,7 +17,7 @@ from gpuediff.library import shards, writer
 from gpuediff.library.identity import software_versions
 from gpuediff.library.reader import Library
 from gpuediff.library.schema import CHUNK_PEAKS
-from gpuediff.library.shards import SHARD_BYTES, expected_peaks, plan_shards
+from gpuediff.library.shards import SHARD_BYTES, Piece, expected_peaks, plan_shards
 from gpuediff.library.writer import build_library
 from gpuediff.settings import Forest, Run, Simulation
 from tests.library import fakes
@@ -155,7 +155,7 @@ def stop_at(monkeypatch, name: str) -> list[str]:
     """Interrupt the build at a material, and list the materials that are simulated."""
     simulated: list[str] = []
 
-    def simulate(crystal, settings):
+    def simulate(crystal, settings, _):
         if crystal.material_id == name:
             raise KeyboardInterrupt
         simulated.append(crystal.material_id)
@@ -180,7 +180,7 @@ def test_a_restart_simulates_only_what_no_complete_shard_holds(whole, tmp_path, 
 def test_an_unexpected_error_passes_through_and_keeps_the_finished_shards(tmp_path, monkeypatch):
     path = tmp_path / "library.h5"
 
-    def broken(crystal, settings):
+    def broken(crystal, settings, _):
         if crystal.material_id == "test-5":
             raise ZeroDivisionError
         return fakes.fake_patterns(crystal, settings)
@@ -335,7 +335,7 @@ def test_crystals_that_cannot_be_simulated_are_skipped_with_the_reason(tmp_path)
 
 @pytest.mark.parametrize(("array", "value"), [("intensity", np.nan), ("intensity", -0.1), ("qx", np.inf)])
 def test_an_impossible_value_never_reaches_a_library(array, value, tmp_path, monkeypatch):
-    def impossible(crystal, settings):
+    def impossible(crystal, settings, _):
         patterns = fakes.random_patterns(1, settings, peaks_min=1, peaks_max=5)
         if crystal.material_id == "test-1":
             getattr(patterns, array)[..., 0] = value
@@ -355,7 +355,7 @@ def test_no_library_is_made_of_nothing(tmp_path, monkeypatch):
     with pytest.raises(InvalidLibrary, match="'test-0' comes 2 times"):
         build_library(path, fakes.a_run(), [*fakes.crystals(4), fakes.a_crystal(0)])
 
-    def failing(crystal, settings):
+    def failing(crystal, settings, _):
         raise InvalidPeaks("no beams")
 
     monkeypatch.setattr(writer, "simulate_crystal", failing)
@@ -383,7 +383,9 @@ def test_positions_are_stored_once_for_all_thicknesses(tmp_path, monkeypatch):
     thicknesses = tuple(20.0 * (index + 1) for index in range(100))
     run = fakes.a_run(thicknesses=thicknesses, patterns=100)
     monkeypatch.setattr(
-        writer, "simulate_crystal", lambda _, settings: fakes.random_patterns(0, settings, peaks_min=60, peaks_max=60)
+        writer,
+        "simulate_crystal",
+        lambda _, settings, __: fakes.random_patterns(0, settings, peaks_min=60, peaks_max=60),
     )
     path = tmp_path / "library.h5"
     build_library(path, run, [fakes.a_crystal(0)])
@@ -409,13 +411,27 @@ def test_shards_hold_every_crystal_once_and_stay_within_memory(monkeypatch):
     random = np.random.default_rng(0)
     crystals = [fakes.a_crystal(index, edge=edge) for index, edge in enumerate(random.uniform(3, 10, 600))]
     plan = plan_shards(crystals, settings)
-    assert [index for shard in plan for index in shard] == list(range(600))
-    sizes = [sum(expected_peaks(crystals[index], settings) for index in shard) * 100 * 408 for shard in plan]
+    assert [piece for shard in plan for piece in shard] == [Piece(index, 0, 100) for index in range(600)]
+    sizes = [sum(expected_peaks(crystals[piece.crystal], settings) for piece in shard) * 100 * 408 for shard in plan]
     assert max(sizes) <= SHARD_BYTES
     assert np.mean(sizes) > SHARD_BYTES / 2
     assert [len(shard) for shard in plan_shards([fakes.a_crystal(0)] * 300, Simulation())] == [256, 44]
+
+
+def test_a_crystal_that_fills_more_than_a_shard_is_divided_by_orientations():
+    settings = Simulation(thicknesses=tuple(20.0 * (index + 1) for index in range(100)))
+    large = fakes.a_crystal(0, edge=20)
+    plan = plan_shards([large, large], settings)
+    assert len(plan) > 2
+    for index in (0, 1):
+        pieces = [piece for shard in plan for piece in shard if piece.crystal == index]
+        assert [piece.start for piece in pieces] == [0, *(piece.stop for piece in pieces[:-1])]
+        assert pieces[-1].stop == 100
+    sizes = [sum(piece.stop - piece.start for piece in shard) for shard in plan]
+    assert max(sizes) * expected_peaks(large, settings) * 408 <= SHARD_BYTES
     huge = fakes.a_crystal(0, edge=100)
-    assert plan_shards([huge, huge], settings) == [range(1), range(1, 2)]
+    assert [len(shard) for shard in plan_shards([huge], settings)] == [1] * 100  # a pattern is never divided
+    assert plan_shards([], settings) == []
 
 
 def test_the_expected_number_of_peaks_is_that_of_a_count_of_lattice_points():
