@@ -20,6 +20,7 @@ from gpuediff.diffraction.potential import ROUNDING, StructurePotential
 from gpuediff.settings import Simulation
 
 _UNREACHABLE = 1e-9  # |U| below this part of the largest |U| is rounding, not scattering
+_ROUNDED = 1e-12  # of the largest |U|: what differs by less is equal
 _ON_THE_LIMIT = 1 + ROUNDING  # equivalent reflections on a limit are taken or left together, whatever their rounding
 
 
@@ -72,6 +73,16 @@ class Reflections:
         """Whether U differs from zero, in the shape of `coupling`, bool."""
         magnitude = np.abs(self.coupling)
         return magnitude > _UNREACHABLE * magnitude.max()
+
+    @cached_property
+    def absorbs(self) -> bool:
+        """Whether U_-g differs from the conjugate of U_g: then the dynamical matrices are not Hermitian."""
+        return not _equal_up_to_rounding(self.coupling, self.coupling[::-1].conj())
+
+    @cached_property
+    def is_real(self) -> bool:
+        """Whether all U are real: nothing is absorbed, and the origin is a centre of inversion."""
+        return _equal_up_to_rounding(self.coupling, self.coupling.real)
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,6 +154,11 @@ def select_beams(reflections: Reflections, zone_axis: np.ndarray, settings: Simu
     pattern, reflection = np.nonzero(selected)
     offsets = np.searchsorted(pattern, np.arange(len(selected) + 1))
     return Beams(reflection, errors[pattern, reflection], offsets)
+
+
+def _equal_up_to_rounding(first: np.ndarray, second: np.ndarray) -> bool:
+    with np.errstate(invalid="ignore"):  # a potential that is not finite is found by who uses it
+        return bool(np.abs(first - second).max() <= _ROUNDED * np.abs(first).max())
 
 
 def _resized(table: np.ndarray, shape: np.ndarray) -> np.ndarray:

@@ -1,48 +1,52 @@
-"""Bloch waves through a crystal: ψ(t) = exp(2πi t A) e_0 by Chebyshev expansion.
+"""Bloch waves through a crystal: ψ(t) = exp(2πi t A) e_0.
 
 A is the dynamical matrix of one pattern, in Å⁻¹: A_gh = U/(2 k0) off the diagonal, A_gg = s_g + i Im U_0/(2 k0)
-(M. De Graef, Introduction to conventional TEM, 2003, Eqs. 5.51 to 5.60). With its eigenvalues within c ± r,
+(M. De Graef, Introduction to conventional TEM, 2003, Eqs. 5.51 to 5.60). Absorption that all beams share is a factor
+on the intensities, and left out of the matrices.
 
-    exp(2πi t A) = exp(2πi t c) Σ_k (2 - δ_k0) J_k(2π t r) i^k T_k((A - c) / r)
-
-(H. Tal-Ezer and R. Kosloff, J. Chem. Phys. 81, 3967, 1984). The sum ends soon after k = 2π t r: a thickness of 200 Å
-takes about a hundred products of A and a vector, and all thicknesses of a step share them. The phase before the sum
-never shows in an intensity.
-
-c and r are measured, by a few Arnoldi iterations. Should they be too narrow after all, the Chebyshev vectors grow:
-every step looks at the last of them, and is done again with a wider bound until it does not. Absorption lets them grow
-too; where the Bloch wave that is absorbed least gains much against the mean, steps are shorter.
+There are three ways to the same intensities, and for every pattern the one is taken that is predicted to be fastest:
+the Chebyshev expansion (`chebyshev`), nearly always, and for many thicknesses of small patterns Bloch waves or the
+matrix of one step (`exponential`). The prediction is a function of the pattern and the thicknesses alone, so that a
+pattern has the same bits on every machine of the same software.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Literal, get_args
 
 import numpy as np
 from numba import njit
 
+from gpuediff.diffraction import chebyshev, exponential
 from gpuediff.diffraction.beams import Beams, Reflections
 from gpuediff.errors import InvalidStructure
 
-STEP_MAX = 100.0  # Å; longer steps would save products, but add up rounding
-GAIN_MAX = 1.0  # natural logarithm of the amplitude that one Bloch wave may gain against the mean in one step
-OUTPUTS_MAX = 32  # thicknesses within one step; bounds the scratch memory
-ARNOLDI_ITERATIONS = 12
-MARGIN = 1.03  # by which the measured half-width is widened,
-MARGIN_OF_GAIN = 2.0  # and by this times the gain in Å⁻¹: eigenvalues near ±r with an imaginary part grow fastest
-TAIL = 0.125  # coefficients below this part of the floating-point spacing are left out
-GROWTH_MAX = 10.0  # of the norm of a Chebyshev vector: the last term must stay below the floating-point spacing
-WIDENING = 1.3  # of a half-width that was too narrow
-HALVING = 4  # every so many times in vain, the step is halved as well
-ATTEMPTS_MAX = 60  # 1.3**60 covers 7 orders of magnitude: only a value that is not finite gets there
-LANES = 16  # rows of the matrix are padded with zeros to a multiple of this, for the vector units
+Method = Literal["auto", "chebyshev", "bloch-waves", "steps"]
+_METHODS: tuple[Method, ...] = get_args(Method)
 
-# Sums may be reordered and fused; NaN and infinity must stay what they are, or they could not be noticed.
-_FAST = {"reassoc", "contract", "nsz", "arcp"}
+_AUTO, _CHEBYSHEV, _BLOCH_WAVES, _STEPS = range(4)
+
+_SAME_THICKNESS = 1e-6  # Å
+
+# Seconds on one core, from benchmarks/results/bloch-cpu.json: only what the ways cost beside each other matters.
+_PER_PRODUCT_ELEMENT_SINGLE = 1.7e-10  # product of a matrix and a vector, times n²
+_PER_PRODUCT_ELEMENT_DOUBLE = 3.4e-10
+_PER_ROW = 1.2e-8  # times n
+_PER_MATRIX_PRODUCT = 1.8e-10  # complex128, times n³
+_PER_HERMITIAN_EIGENSOLVE = 6.5e-10, 1.0e-7  # times n³, n²
+_PER_SYMMETRIC_EIGENSOLVE = 0.9e-10, 0.9e-7
+_PER_PHASE = 4e-8  # of one Bloch wave at one thickness
 
 
 def propagate(
-    reflections: Reflections, beams: Beams, wavelength: float, thicknesses: np.ndarray, precision: np.dtype
+    reflections: Reflections,
+    beams: Beams,
+    wavelength: float,
+    thicknesses: np.ndarray,
+    precision: np.dtype,
+    *,
+    method: Method = "auto",
 ) -> np.ndarray:
     """Compute the intensity of every beam at every thickness.
 
@@ -57,7 +61,9 @@ def propagate(
     thicknesses : array, shape (t,), float64
         Rising, above 0, Å.
     precision : dtype
-        float32 or float64: of the computation and of the result.
+        float32 or float64: of the result, and of the Chebyshev expansion; the other ways compute in float64.
+    method : {"auto", "chebyshev", "bloch-waves", "steps"}
+        "bloch-waves" needs a crystal that absorbs nothing, "steps" thicknesses that are multiples of one.
 
     Returns
     -------
@@ -68,21 +74,25 @@ def propagate(
     ------
     InvalidStructure
         If the potential or an excitation error is not finite.
+    ValueError
+        If the method is unknown or does not suit.
     """
-    precision = np.dtype(precision)
-    # i/(2 k0): the matrices hold iA, so that the expansion needs no powers of i.
-    with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is found below
-        coupling = (0.5j * wavelength * reflections.coupling).astype(np.result_type(precision, np.complex64))
+    thicknesses = np.asarray(thicknesses, dtype=np.float64)
     intensity = np.empty((len(thicknesses), len(beams.reflection)), dtype=precision)
+    step = _common_step(thicknesses)
+    _check_method(method, reflections, step)
     finite = _propagate_patterns(
-        coupling,
+        reflections.coupling,
+        0.5 * wavelength,
         reflections.centre,
         reflections.address[beams.reflection],
         beams.excitation_error,
         beams.offsets,
-        0.5 * wavelength * float(reflections.coupling[reflections.centre].imag),
-        np.asarray(thicknesses, dtype=np.float64),
-        TAIL * float(np.finfo(precision).eps),
+        thicknesses,
+        step,
+        reflections.absorbs,
+        reflections.is_real,
+        _METHODS.index(method),
         intensity,
     )
     if not finite:
@@ -92,42 +102,93 @@ def propagate(
     return intensity
 
 
+def _check_method(method: Method, reflections: Reflections, step: float) -> None:
+    if method not in _METHODS:
+        raise ValueError(f"method = {method!r}: expected one of {', '.join(_METHODS)}")
+    if method == "bloch-waves" and reflections.absorbs:
+        raise ValueError("method = 'bloch-waves': the crystal absorbs, so that its dynamical matrix is not Hermitian")
+    if method == "steps" and step == 0:
+        raise ValueError("method = 'steps': the thicknesses are not multiples of one step")
+
+
+def _common_step(thicknesses: np.ndarray) -> float:
+    """Return the largest length in Å of which all thicknesses are multiples; 0 where it would be below 1 Å."""
+    step = 0.0
+    for thickness in thicknesses:
+        while thickness > _SAME_THICKNESS:  # Euclid's algorithm
+            step, thickness = float(thickness), step % thickness if step else 0.0
+            if thickness and step - thickness < _SAME_THICKNESS:
+                thickness = 0.0
+    return step if step >= 1 else 0.0
+
+
 @njit(nogil=True, cache=True)
-def _propagate_patterns(coupling, centre, address, error, offsets, damping, thicknesses, tail, intensity):
+def _propagate_patterns(
+    coupling, half_wavelength, centre, address, error, offsets, thicknesses, step, absorbs, is_real, method, intensity
+):
     """Do one pattern after the other; False if there are numbers that are not finite."""
+    damping = half_wavelength * coupling[centre].imag
     for pattern in range(len(offsets) - 1):
-        start = offsets[pattern]
-        stop = offsets[pattern + 1]
-        n = stop - start
-        matrix_real = np.empty((n, _padded(n)), dtype=intensity.dtype)
-        matrix_imag = np.empty((n, _padded(n)), dtype=intensity.dtype)
-        direct = _fill(coupling, centre, address[start:stop], error[start:stop], matrix_real, matrix_imag)
-        low, high, gain = _spectral_bounds(matrix_real, matrix_imag)
-        for i in range(n):  # the middle of the spectrum moves to 0
-            matrix_imag[i, i] = error[start + i] - 0.5 * (low + high)
-        half_width = 0.5 * MARGIN * (high - low) + MARGIN_OF_GAIN * gain
-        if not _expand(
-            matrix_real,
-            matrix_imag,
-            direct,
-            half_width,
-            gain,
-            damping,
-            thicknesses,
-            tail,
-            intensity[:, start:stop],
-        ):
+        own = slice(offsets[pattern], offsets[pattern + 1])
+        n = offsets[pattern + 1] - offsets[pattern]
+        way = method
+        if way == _AUTO:
+            spread = error[own].max() - error[own].min()
+            way = _fastest(n, spread, damping, thicknesses, step, absorbs, is_real, intensity.itemsize)
+        if way == _CHEBYSHEV:
+            real = np.empty((n, chebyshev.padded(n)), dtype=intensity.dtype)
+            imag = np.empty((n, chebyshev.padded(n)), dtype=intensity.dtype)
+            direct = _fill(coupling, half_wavelength, centre, address[own], error[own], real, imag)
+            good = chebyshev.propagate(real, imag, direct, damping, thicknesses, intensity[:, own])
+        else:
+            wide_real = np.empty((n, n))
+            wide_imag = np.empty((n, n))
+            direct = _fill(coupling, half_wavelength, centre, address[own], error[own], wide_real, wide_imag)
+            generator = wide_real + 1j * wide_imag
+            norm = exponential.norm_bound(generator)
+            good = math.isfinite(norm)
+            if good and way == _BLOCH_WAVES:
+                exponential.expand_in_bloch_waves(generator, is_real, direct, damping, thicknesses, intensity[:, own])
+            elif good:
+                exponential.go_in_steps(generator, norm, direct, damping, step, thicknesses, intensity[:, own])
+        if not good:
             return False
     return True
 
 
 @njit(nogil=True, cache=True)
-def _padded(n):
-    return (n + LANES - 1) // LANES * LANES
+def _fastest(n, spread, damping, thicknesses, step, absorbs, is_real, itemsize):
+    """Predict which way is fastest for n beams; all but the last three in Å⁻¹ and Å."""
+    last = thicknesses[-1]
+    outputs = len(thicknesses)
+    single = itemsize == 4
+
+    # The couplings widen the spectrum a little beyond the excitation errors. The Bloch wave that is absorbed least
+    # gains about as much as the mean loses, and makes steps shorter. A step's tail takes 12 terms, or 22 in float64.
+    half_width = 0.55 * spread + chebyshev.MARGIN_OF_GAIN * damping
+    restarts = max(1.0, math.ceil(last / chebyshev.step_max(damping)))
+    products = 2 * math.pi * half_width * last + restarts * (12 if single else 22) + chebyshev.ARNOLDI_ITERATIONS
+    element = _PER_PRODUCT_ELEMENT_SINGLE if single else _PER_PRODUCT_ELEMENT_DOUBLE
+    seconds_chebyshev = products * n * (element * n + _PER_ROW)
+
+    seconds_bloch_waves = math.inf
+    if not absorbs:
+        cubic, square = _PER_SYMMETRIC_EIGENSOLVE if is_real else _PER_HERMITIAN_EIGENSOLVE
+        seconds_bloch_waves = n**2 * (cubic * n + square + _PER_MATRIX_PRODUCT * outputs) + _PER_PHASE * n * outputs
+
+    seconds_steps = math.inf
+    if step > 0:
+        squarings = exponential.squarings(2 * math.pi * step * spread)
+        matrix_products = (exponential.PRODUCTS + squarings) * n**2 * (_PER_MATRIX_PRODUCT * n + _PER_ROW)
+        seconds_steps = matrix_products + last / step * n * (_PER_PRODUCT_ELEMENT_DOUBLE * n + _PER_ROW)
+
+    if seconds_chebyshev <= min(seconds_bloch_waves, seconds_steps):
+        return _CHEBYSHEV
+    return _BLOCH_WAVES if seconds_bloch_waves <= seconds_steps else _STEPS
 
 
 @njit(nogil=True, cache=True)
-def _fill(coupling, centre, address, excitation_error, real, imag):
+def _fill(coupling, half_wavelength, centre, address, excitation_error, real, imag):
     """Fill in iA, without the damping that all beams share; return the position of the direct beam."""
     n = len(address)
     direct = 0
@@ -135,8 +196,8 @@ def _fill(coupling, centre, address, excitation_error, real, imag):
         from_beam = centre - address[i]
         for j in range(n):
             value = coupling[from_beam + address[j]]
-            real[i, j] = value.real
-            imag[i, j] = value.imag
+            real[i, j] = -half_wavelength * value.imag
+            imag[i, j] = half_wavelength * value.real
         for j in range(n, real.shape[1]):
             real[i, j] = 0.0
             imag[i, j] = 0.0
@@ -145,235 +206,3 @@ def _fill(coupling, centre, address, excitation_error, real, imag):
         if from_beam == centre:
             direct = i
     return direct
-
-
-@njit(nogil=True, cache=True, fastmath=_FAST)
-def _advance(real, imag, x_real, x_imag, scale, y_real, y_imag):
-    """y <- scale * (iA) x + y."""
-    width = real.shape[1]
-    zero = real.dtype.type(0)
-    for i in range(real.shape[0]):
-        sum_real = zero
-        sum_imag = zero
-        for j in range(width):
-            sum_real += real[i, j] * x_real[j] - imag[i, j] * x_imag[j]
-            sum_imag += real[i, j] * x_imag[j] + imag[i, j] * x_real[j]
-        y_real[i] += scale * sum_real
-        y_imag[i] += scale * sum_imag
-
-
-@njit(nogil=True, cache=True)
-def _spectral_bounds(real, imag):
-    """Estimate where the eigenvalues of A lie, in Å⁻¹, from the stored iA: least and greatest real part, greatest gain.
-
-    Arnoldi iterations make a small matrix whose Hermitian and skew parts have nearly the same extreme eigenvalues; the
-    diagonal bounds those of the Hermitian part from inside too. The gain is against the damping that all beams share.
-    """
-    n, width = real.shape
-    iterations = min(ARNOLDI_ITERATIONS, n)
-    basis_real = np.zeros((iterations + 1, width), dtype=real.dtype)
-    basis_imag = np.zeros((iterations + 1, width), dtype=real.dtype)
-    projected = np.zeros((iterations, iterations), dtype=np.complex128)
-    for i in range(n):  # any vector will do that no symmetry makes orthogonal to an extreme eigenvector
-        basis_real[0, i] = (1.0 + 0.5 * math.cos(1.7 * i * i)) / math.sqrt(n)
-        basis_imag[0, i] = 0.5 * math.sin(2.3 * i * i) / math.sqrt(n)
-    _normalise(basis_real[0], basis_imag[0])
-    size = 0
-    for step in range(iterations):
-        x_real = basis_real[step + 1]
-        x_imag = basis_imag[step + 1]
-        _advance(real, imag, basis_real[step], basis_imag[step], real.dtype.type(1), x_real, x_imag)
-        before = math.sqrt(_squared_norm(x_real, x_imag))
-        for other in range(step + 1):
-            projected[other, step] = _remove(basis_real[other], basis_imag[other], x_real, x_imag)
-        size = step + 1
-        norm = _normalise(x_real, x_imag)
-        if norm <= 1e-4 * before:  # an invariant subspace: the rest would be rounding
-            break
-        if size < iterations:
-            projected[size, step] = norm
-    low = imag[0, 0]
-    high = imag[0, 0]
-    for i in range(n):
-        low = min(low, imag[i, i])
-        high = max(high, imag[i, i])
-    # iA has i times the Hermitian part of A, and minus the skew part over i.
-    hermitian = np.empty((size, size), dtype=np.complex128)
-    skew = np.empty((size, size), dtype=np.complex128)
-    total = 0.0
-    for i in range(size):
-        for j in range(size):
-            hermitian[i, j] = -0.5j * (projected[i, j] - projected[j, i].conjugate())
-            skew[i, j] = -0.5 * (projected[i, j] + projected[j, i].conjugate())
-            total += abs(projected[i, j])
-    if not math.isfinite(total):  # LAPACK would not like it, and `_expand` will notice
-        return float(low), float(high), 0.0
-    ritz = np.linalg.eigvalsh(hermitian)
-    gain = max(0.0, np.linalg.eigvalsh(skew)[-1])
-    return min(float(low), ritz[0]), max(float(high), ritz[-1]), gain
-
-
-@njit(nogil=True, cache=True, fastmath=_FAST)
-def _squared_norm(real, imag):
-    total = real.dtype.type(0)
-    for i in range(len(real)):
-        total += real[i] * real[i] + imag[i] * imag[i]
-    return float(total)
-
-
-@njit(nogil=True, cache=True, fastmath=_FAST)
-def _normalise(real, imag):
-    """Scale to unit norm in place; return the norm before."""
-    norm = math.sqrt(_squared_norm(real, imag))
-    scale = real.dtype.type(1 / norm if norm > 0 else 0)
-    for i in range(len(real)):
-        real[i] *= scale
-        imag[i] *= scale
-    return norm
-
-
-@njit(nogil=True, cache=True, fastmath=_FAST)
-def _remove(unit_real, unit_imag, real, imag):
-    """Make a vector orthogonal to a unit vector in place; return the component removed."""
-    along_real = real.dtype.type(0)
-    along_imag = real.dtype.type(0)
-    for i in range(len(real)):
-        along_real += unit_real[i] * real[i] + unit_imag[i] * imag[i]
-        along_imag += unit_real[i] * imag[i] - unit_imag[i] * real[i]
-    for i in range(len(real)):
-        real[i] -= along_real * unit_real[i] - along_imag * unit_imag[i]
-        imag[i] -= along_real * unit_imag[i] + along_imag * unit_real[i]
-    return complex(along_real, along_imag)
-
-
-@njit(nogil=True, cache=True)
-def _expand(real, imag, direct, half_width, gain, damping, thicknesses, tail, intensity):
-    """Go through the crystal step by step and write the intensities; False if the numbers are not finite."""
-    n, width = real.shape
-    dtype = real.dtype
-    # What is summed up and carried from step to step is float64 always: it costs little, and errors add up there.
-    psi_real = np.zeros(width)
-    psi_imag = np.zeros(width)
-    psi_real[direct] = 1.0
-    outputs_max = min(OUTPUTS_MAX, len(thicknesses))
-    vectors = np.empty((2, 2, width), dtype=dtype)
-    sum_real = np.empty((outputs_max, width))
-    sum_imag = np.empty((outputs_max, width))
-    half_width = max(half_width, 1e-9)  # a single beam: nothing to expand, but a bound must be positive
-    step_max = STEP_MAX / max(1.0, 2 * math.pi * gain * STEP_MAX / GAIN_MAX)
-    depth = 0.0
-    done = 0
-    attempts = 0
-    while done < len(thicknesses):
-        stop = done
-        while stop < len(thicknesses) and stop - done < outputs_max and thicknesses[stop] - depth <= step_max:
-            stop += 1
-        if stop > done:
-            distances = thicknesses[done:stop] - depth
-        else:  # nothing to write within reach: part of the way, in equal steps
-            way = thicknesses[done] - depth
-            distances = np.array([way / math.ceil(way / step_max)])
-        inverse = dtype.type(1 / half_width)
-        coefficients = _coefficients(1 / float(inverse), distances, tail)  # for the very width that the products see
-        before = _squared_norm(psi_real, psi_imag)
-        last = _chebyshev(real, imag, psi_real, psi_imag, inverse, coefficients, vectors, sum_real, sum_imag)
-        if not last <= GROWTH_MAX**2 * before:
-            attempts += 1
-            if attempts > ATTEMPTS_MAX:
-                return False
-            half_width *= WIDENING
-            if attempts % HALVING == 0:
-                step_max = 0.5 * distances[-1]
-            continue
-        for output in range(stop - done):
-            damped = math.exp(-4 * math.pi * damping * distances[output])
-            for i in range(n):
-                intensity[done + output, i] = damped * (
-                    sum_real[output, i] * sum_real[output, i] + sum_imag[output, i] * sum_imag[output, i]
-                )
-        damped = math.exp(-2 * math.pi * damping * distances[-1])
-        for i in range(width):
-            psi_real[i] = damped * sum_real[len(distances) - 1, i]
-            psi_imag[i] = damped * sum_imag[len(distances) - 1, i]
-        depth = thicknesses[stop - 1] if stop > done else depth + distances[-1]
-        done = stop
-    return True
-
-
-@njit(nogil=True, cache=True, fastmath=_FAST)
-def _chebyshev(real, imag, psi_real, psi_imag, inverse_half_width, coefficients, vectors, sum_real, sum_imag):
-    """Sum the expansion for every distance; return the squared norm of its last vector.
-
-    With W_k = i^k T_k(A / r) ψ the recurrence is W_{k+1} = 2 (iA / r) W_k + W_{k-1}, and the coefficients are real.
-    """
-    width = len(psi_real)
-    # Even and odd k take turns in two places. Swapping variables instead would keep the compiler from vectorising.
-    for i in range(width):
-        vectors[0, 0, i] = psi_real[i]
-        vectors[0, 1, i] = psi_imag[i]
-        vectors[1, 0, i] = 0.0
-        vectors[1, 1, i] = 0.0
-    _advance(real, imag, vectors[0, 0], vectors[0, 1], inverse_half_width, vectors[1, 0], vectors[1, 1])
-    terms, outputs = coefficients.shape
-    for output in range(outputs):
-        for i in range(width):
-            sum_real[output, i] = 0.0
-            sum_imag[output, i] = 0.0
-    for k in range(terms):
-        new = k % 2
-        if k >= 2:
-            old = 1 - new
-            _advance(
-                real,
-                imag,
-                vectors[old, 0],
-                vectors[old, 1],
-                inverse_half_width + inverse_half_width,
-                vectors[new, 0],
-                vectors[new, 1],
-            )
-        for output in range(outputs):
-            weight = coefficients[k, output]
-            if weight != 0:
-                for i in range(width):
-                    sum_real[output, i] += weight * vectors[new, 0, i]
-                    sum_imag[output, i] += weight * vectors[new, 1, i]
-    last = (terms - 1) % 2
-    return _squared_norm(vectors[last, 0], vectors[last, 1])
-
-
-@njit(nogil=True, cache=True)
-def _coefficients(half_width, distances, tail):
-    """Compute (2 - δ_k0) J_k(2π r d), shape (terms, distances); below `tail` they are 0.
-
-    Bessel functions of all orders by Miller's downward recurrence, normalised by J_0 + 2 J_2 + 2 J_4 + ... = 1.
-    """
-    argument_max = 2 * math.pi * half_width * distances[-1]
-    size = int(argument_max + 14 * argument_max ** (1 / 3) + 24)
-    coefficients = np.zeros((size, len(distances)))
-    bessel = np.empty(size)
-    terms = 2
-    for column in range(len(distances)):
-        argument = 2 * math.pi * half_width * distances[column]
-        above = 0.0
-        here = 1e-200
-        total = 0.0
-        for k in range(size - 1, -1, -1):
-            bessel[k] = here
-            if k % 2 == 0:
-                total += here if k == 0 else 2 * here
-            below = 2 * k / argument * here - above
-            above = here
-            here = below
-            if abs(here) > 1e150:
-                above *= 1e-150
-                here *= 1e-150
-                total *= 1e-150
-                for order in range(k, size):
-                    bessel[order] *= 1e-150
-        for k in range(size):
-            coefficient = (1 if k == 0 else 2) * bessel[k] / total
-            if abs(coefficient) > tail:
-                coefficients[k, column] = coefficient
-                terms = max(terms, k + 1)
-    return coefficients[:terms]

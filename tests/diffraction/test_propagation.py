@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import jv
 
-from gpuediff.diffraction import propagation
+from gpuediff.diffraction import chebyshev, propagation
 from gpuediff.diffraction.beams import Beams, Reflections
 from gpuediff.errors import InvalidStructure
 from tests.reference import bloch
@@ -31,9 +31,10 @@ def a_system(matrix):
     return reflections, Beams(index, np.diag(matrix).real.copy(), np.array([0, n]))
 
 
-def intensities(matrix, thicknesses, precision="float64"):
+def intensities(matrix, thicknesses, precision="float64", method="chebyshev"):
     reflections, beams = a_system(matrix)
-    return propagation.propagate(reflections, beams, WAVELENGTH, np.array(thicknesses), np.dtype(precision))
+    thicknesses = np.array(thicknesses)
+    return propagation.propagate(reflections, beams, WAVELENGTH, thicknesses, np.dtype(precision), method=method)
 
 
 def a_matrix(n, seed, *, coupling=0.004, absorption=0.0, excitation_error=0.06):
@@ -75,6 +76,67 @@ def test_matches_the_matrix_exponential_at_the_borders_of_the_padding(precision,
     np.testing.assert_allclose(intensities(matrix, [200.0, 2000.0], precision), expected, atol=ATOL[precision])
 
 
+@pytest.mark.parametrize("precision", ATOL)
+@settings(max_examples=40, deadline=None)
+@given(
+    n=st.integers(1, 40),
+    seed=st.integers(0, 2**32 - 1),
+    method=st.sampled_from(["auto", "bloch-waves", "steps"]),
+    is_real=st.booleans(),
+    absorption=st.sampled_from([0.0, 1e-4, 1e-3]),
+    coupling=st.sampled_from([0.0, 0.004, 0.01]),
+    step=st.floats(1, 200),
+    multiples=st.lists(st.integers(1, 30), min_size=1, max_size=12, unique=True).map(sorted),
+)
+def test_every_way_matches_the_matrix_exponential(
+    precision, n, seed, method, is_real, absorption, coupling, step, multiples
+):
+    if method == "bloch-waves":
+        absorption = 0.0
+    matrix = a_matrix(n, seed, coupling=coupling, absorption=absorption)
+    if is_real:
+        matrix = (matrix + matrix.T) / 2
+    thicknesses = step * np.array(multiples)
+    expected = bloch.intensities(matrix, 0, thicknesses)
+    computed = intensities(matrix, thicknesses, precision, method)
+    np.testing.assert_allclose(computed, expected, rtol=0, atol=ATOL[precision] * max(1, thicknesses[-1] / 1000))
+
+
+def test_the_fastest_way_depends_on_size_and_thicknesses():
+    def way(n, outputs, *, absorbs=True, is_real=False, itemsize=4):
+        thicknesses = np.linspace(2000 / outputs, 2000, outputs)
+        index = propagation._fastest(n, 0.12, 1e-4, thicknesses, thicknesses[0], absorbs, is_real, itemsize)
+        return propagation._METHODS[index]
+
+    assert way(30, 100) == "steps"
+    assert way(300, 100) == "chebyshev"
+    assert way(1000, 1) == "chebyshev"
+    assert way(100, 100, absorbs=False, is_real=True) == "bloch-waves"
+    assert way(300, 100, absorbs=False, itemsize=8) != "steps"
+
+
+@given(st.integers(1, 4000), st.lists(st.integers(1, 200), min_size=1, max_size=20))
+def test_thicknesses_have_the_step_that_divides_them_all(unit, multiples):
+    thicknesses = np.cumsum(multiples) * unit / 4
+    step = propagation._common_step(thicknesses)
+    expected = np.gcd.reduce(np.cumsum(multiples)) * unit / 4
+    assert step == pytest.approx(expected if expected >= 1 else 0.0)
+
+
+def test_thicknesses_that_no_step_divides_have_none():
+    assert propagation._common_step(np.array([20.0, 20.0 * np.sqrt(2)])) == 0.0
+
+
+def test_a_way_that_does_not_suit_is_refused():
+    absorbing, elastic = a_matrix(5, 0, absorption=1e-3), a_matrix(5, 0)
+    with pytest.raises(ValueError, match="absorbs"):
+        intensities(absorbing, [20.0], method="bloch-waves")
+    with pytest.raises(ValueError, match="not multiples"):
+        intensities(elastic, [20.0, 20.0 * np.sqrt(2)], method="steps")
+    with pytest.raises(ValueError, match="method = 'eigen'"):
+        intensities(elastic, [20.0], method="eigen")
+
+
 @pytest.mark.parametrize("excitation_error", [0.0, 0.003, -0.02])
 def test_two_beams_show_pendelloesung(excitation_error):
     coupling = 0.002 * np.exp(0.7j)
@@ -114,7 +176,7 @@ def test_all_thicknesses_in_one_pass_are_each_one_alone():
 
 def test_more_thicknesses_than_fit_into_one_step():
     matrix = a_matrix(12, 5)
-    thicknesses = np.linspace(0.5, 60, 3 * propagation.OUTPUTS_MAX + 1)
+    thicknesses = np.linspace(0.5, 60, 3 * chebyshev.OUTPUTS_MAX + 1)
     np.testing.assert_allclose(intensities(matrix, thicknesses), bloch.intensities(matrix, 0, thicknesses), atol=1e-12)
 
 
@@ -135,7 +197,7 @@ def test_a_spectral_bound_that_is_too_narrow_is_noticed_and_widened(precision, p
     np.fill_diagonal(padded[:, :40], 1j * np.diag(matrix).real)
     eigenvalues = np.linalg.eigvalsh((matrix + matrix.conj().T) / 2)
     computed = np.empty((3, 40), dtype=precision)
-    good = propagation._expand(
+    good = chebyshev.expand(
         padded.real.astype(precision),
         padded.imag.astype(precision),
         0,
@@ -143,7 +205,6 @@ def test_a_spectral_bound_that_is_too_narrow_is_noticed_and_widened(precision, p
         0.0,
         absorption,
         thicknesses,
-        propagation.TAIL * np.finfo(precision).eps,
         computed,
     )
     assert good
@@ -157,7 +218,7 @@ def test_spectral_bounds_come_close_to_the_extreme_eigenvalues(n):
         padded = np.zeros((n, (n + 15) // 16 * 16), dtype=complex)
         padded[:, :n] = 1j * matrix
         np.fill_diagonal(padded[:, :n], 1j * np.diag(matrix).real)
-        low, high, gain = propagation._spectral_bounds(padded.real.copy(), padded.imag.copy())
+        low, high, gain = chebyshev.spectral_bounds(padded.real.copy(), padded.imag.copy())
         exact = np.linalg.eigvalsh((matrix + matrix.conj().T) / 2)[[0, -1]]
         np.testing.assert_allclose([low, high], exact, atol=0.06 * np.ptp(exact))
         assert 0 <= gain <= 1e-4 * n
@@ -165,7 +226,7 @@ def test_spectral_bounds_come_close_to_the_extreme_eigenvalues(n):
 
 @pytest.mark.parametrize("argument", [1e-9, 1e-3, 0.7, 12.0, 78.5, 400.0])
 def test_coefficients_are_bessel_functions(argument):
-    computed = propagation._coefficients(0.05, np.array([argument / (0.1 * np.pi)]), 1e-17)[:, 0]
+    computed = chebyshev.coefficients(0.05, np.array([argument / (0.1 * np.pi)]), 1e-17)[:, 0]
     orders = np.arange(len(computed))
     np.testing.assert_allclose(
         computed, np.where(orders > 0, 2, 1) * jv(orders, argument), rtol=0, atol=4e-16 * max(10, argument)
@@ -194,8 +255,9 @@ def test_no_patterns_give_no_intensities():
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_values_that_are_not_finite_are_refused(value):
+@pytest.mark.parametrize("method", ["chebyshev", "steps"])
+def test_values_that_are_not_finite_are_refused(value, method):
     matrix = a_matrix(10, 9)
     matrix[3, 4] = value
     with pytest.raises(InvalidStructure, match="not finite"):
-        intensities(matrix, [100.0], "float32")
+        intensities(matrix, [100.0], "float32", method)
