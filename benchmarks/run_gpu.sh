@@ -33,9 +33,15 @@ part() { # name, seconds, command...
 part machine 30 nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.sm,clocks.mem --format=csv
 part tests 240 python3 -m pytest -m gpu -q -p no:cacheprovider
 part basis 120 python3 benchmarks/basis.py
+part bloch 240 python3 benchmarks/bloch_gpu.py
 for tool in memcheck racecheck synccheck initcheck; do
-    part "sanitizer-$tool" 60 compute-sanitizer --tool "$tool" --error-exitcode 9 \
-        python3 -m pytest -m gpu -q -x -p no:cacheprovider -k "matches_the_reference" --hypothesis-seed=0
+    part "sanitizer-$tool-basis" 60 compute-sanitizer --tool "$tool" --error-exitcode 9 \
+        python3 -m pytest -m gpu -q -x -p no:cacheprovider -k "matches_the_reference" --hypothesis-seed=0 \
+        tests/features
+    # Blocks of every shape; the pattern of one launch is enough for the tools, which slow it down a hundred times.
+    part "sanitizer-$tool-bloch" 90 compute-sanitizer --tool "$tool" --error-exitcode 9 \
+        python3 -m pytest -m gpu -q -x -p no:cacheprovider -k "borders_of_blocks or more_beams_than_threads or beams_are_those" \
+        tests/diffraction/test_gpu_propagation.py tests/diffraction/test_gpu_beams.py
 done
 cp benchmarks/results/*-gpu.json "$out" 2>/dev/null
 exit $failed

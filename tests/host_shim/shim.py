@@ -41,6 +41,7 @@ class HostKernel:
         getattr(loaded, f"{instance}_signature")(text, len(text))
         self.parameters = text.value.decode().split()
         self.seed = seed
+        self.max_dynamic_shared_size_bytes = 48 * 1024  # as CuPy's kernels have it
 
     def __call__(self, grid, block, arguments, *, shared_mem=0):
         given = [f"{argument.dtype}{'*' if isinstance(argument, np.ndarray) else ''}" for argument in arguments]
@@ -48,6 +49,8 @@ class HostKernel:
             raise TypeError(f"the kernel takes {self.parameters}, got {given}")
         if not all(argument.flags.c_contiguous for argument in arguments):
             raise TypeError("the kernel takes contiguous arrays")
+        if shared_mem > self.max_dynamic_shared_size_bytes:
+            raise RuntimeError("more than 48 KiB of shared memory, or than was asked for")
         values = [
             ctypes.c_void_p(argument.ctypes.data)
             if isinstance(argument, np.ndarray)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from gpuediff import arrays
-from gpuediff.arrays import resolve_device
+from gpuediff.arrays import Device, resolve_device
+from gpuediff.diffraction import gpu_beams, gpu_propagation, propagation
 from gpuediff.errors import DeviceUnavailable
 from gpuediff.features import radial_basis
 from tests.host_shim import shim
@@ -27,24 +28,44 @@ class RadialBasisImplementation:
         return self.coefficients(peaks, basis, **options)
 
 
+GUARD = 4096  # bytes
+HOST_SHIM = Device("gpu", "host shim", "kernels compiled for the host")
+
+
 @contextmanager
-def host_shim_as_gpu(dtype="float64", seed=0):
+def host_shim_as_gpu(dtype=None, seed=0):
     """Send NumPy arrays down the GPU's way, to the CUDA kernels compiled for the host.
 
-    So all of the GPU's way is tested but CuPy itself. `dtype` is that of the sums; `seed` draws the order in which
-    threads run.
+    So all of the GPU's way is tested but CuPy itself. `dtype` replaces that which the caller of a kernel asks for;
+    `seed` draws the order in which threads run. A write next to an array that was made with `empty` is an error.
     """
+    rooms = []
+
+    def empty(shape, dtype=np.float64):
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        rooms.append(np.full(size + 2 * GUARD, 0xFF, np.uint8))  # NaN as a float, -1 as an int
+        return rooms[-1][GUARD : GUARD + size].view(dtype).reshape(shape)
+
     gpu = SimpleNamespace(
-        **vars(np),
+        **(vars(np) | {"empty": empty}),
         cuda=SimpleNamespace(runtime=SimpleNamespace(memGetInfo=lambda: (2**20, 2**30))),
         get_default_memory_pool=lambda: SimpleNamespace(free_bytes=lambda: 0),
     )
 
-    def kernel(name, _, function):
-        return shim.HostKernel(name, function, dtype, seed=seed)
+    def kernel(name, asked_for, function):
+        return shim.HostKernel(name, function, dtype or asked_for, seed=seed)
 
-    with mock.patch.multiple(arrays, namespace=mock.Mock(return_value=gpu), kernel=kernel, to_host=np.asarray):
+    with mock.patch.multiple(
+        arrays,
+        namespace=mock.Mock(return_value=gpu),
+        kernel=kernel,
+        to_host=np.asarray,
+        to_device=lambda array, _: np.array(array),
+    ):
         yield
+    for room in rooms:
+        assert (room[:GUARD] == 0xFF).all(), "a kernel wrote before the start of an array"
+        assert (room[-GUARD:] == 0xFF).all(), "a kernel wrote past the end of an array"
 
 
 def on_host_shim(**options):
@@ -82,15 +103,56 @@ def _missing_gpu():
     return None
 
 
+def _bloch_on_cpu(crystals, *arguments):
+    return [propagation.propagate(*crystal, *arguments, method="chebyshev") for crystal in crystals]
+
+
+def bloch_on_host_shim(matrix="gathered", **options):
+    """Return `gpu_propagation.propagate` on the kernels compiled for the host; options as for `host_shim_as_gpu`."""
+
+    def run(*arguments):
+        with host_shim_as_gpu(**options):
+            return gpu_propagation.propagate(*arguments, HOST_SHIM, matrix=matrix)
+
+    return run
+
+
+def _bloch_on_gpu(matrix):
+    return lambda *arguments: gpu_propagation.propagate(*arguments, resolve_device("gpu"), matrix=matrix)
+
+
+def _beams_on_host_shim(*arguments):
+    with host_shim_as_gpu():
+        return gpu_beams.select_beams(*arguments, HOST_SHIM)
+
+
+def _beams_on_gpu(*arguments):
+    return gpu_beams.select_beams(*arguments, resolve_device("gpu"))
+
+
 def available(family):
     """Return parameters for `pytest.mark.parametrize`; what cannot run here is skipped with the reason."""
-    assert family == "radial_basis"
-    numba = RadialBasisImplementation(radial_basis.coefficients, radial_basis.magnitudes_and_arguments)
     no_compiler = pytest.mark.skipif(shim.COMPILER is None, reason="g++ is not installed")
     missing_gpu = _missing_gpu()
-    no_gpu = pytest.mark.skipif(missing_gpu is not None, reason=f"no GPU: {missing_gpu}")
+    on_gpu = [pytest.mark.gpu, pytest.mark.skipif(missing_gpu is not None, reason=f"no GPU: {missing_gpu}")]
+    if family == "radial_basis":
+        numba = RadialBasisImplementation(radial_basis.coefficients, radial_basis.magnitudes_and_arguments)
+        return [
+            pytest.param(numba, id="numba"),
+            pytest.param(on_host_shim(), id="host shim", marks=no_compiler),
+            pytest.param(_on_gpu(), id="cuda", marks=on_gpu),
+        ]
+    if family == "beams":
+        return [
+            pytest.param(_beams_on_host_shim, id="host shim", marks=no_compiler),
+            pytest.param(_beams_on_gpu, id="cuda", marks=on_gpu),
+        ]
+    assert family == "bloch_chebyshev"
     return [
-        pytest.param(numba, id="numba"),
-        pytest.param(on_host_shim(), id="host shim", marks=no_compiler),
-        pytest.param(_on_gpu(), id="cuda", marks=[pytest.mark.gpu, no_gpu]),
+        pytest.param(_bloch_on_cpu, id="numba"),
+        *(
+            pytest.param(bloch_on_host_shim(matrix), id=f"host shim, {matrix}", marks=no_compiler)
+            for matrix in ("gathered", "dense")
+        ),
+        *(pytest.param(_bloch_on_gpu(matrix), id=f"cuda, {matrix}", marks=on_gpu) for matrix in ("gathered", "dense")),
     ]

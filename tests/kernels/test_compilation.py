@@ -9,6 +9,12 @@ from gpuediff.arrays import kernel_source
 
 NVCC = shutil.which("nvcc")
 INSTANCES = {
+    "beams": [f"beams_reachable<{dtype}>" for dtype in ("float", "double")],
+    "bloch_chebyshev": [
+        f"bloch_{stage}<{dtype}>"
+        for stage in ("fill", "bounds_gathered", "bounds_dense", "expand_gathered", "expand_dense")
+        for dtype in ("float", "double")
+    ],
     "radial_basis": [
         f"radial_basis_{layout}<{dtype}>" for layout in ("coefficients", "polar") for dtype in ("float", "double")
     ],

@@ -37,9 +37,18 @@ def test_a_write_past_the_shared_memory_that_was_asked_for_is_found():
         run("writes_past_shared")
 
 
-def test_more_shared_memory_than_any_device_grants_is_refused():
+def test_more_shared_memory_than_any_device_grants_unasked_is_refused():
     with pytest.raises(RuntimeError, match="48 KiB"):
         run("sum_with_barrier", shared_mem=48 * 1024 + 8)
+
+
+def test_shared_memory_that_was_asked_for_is_granted_up_to_99_kib():
+    kernel, out = shim.HostKernel("faulty", "sum_with_barrier", "float64"), np.zeros(1)
+    kernel.max_dynamic_shared_size_bytes = 200 * 1024
+    kernel((1,), (8,), (VALUES, out), shared_mem=99 * 1024)
+    assert out[0] == 36
+    with pytest.raises(RuntimeError, match="99 KiB"):
+        kernel((1,), (8,), (VALUES, out), shared_mem=99 * 1024 + 8)
 
 
 @pytest.mark.parametrize(
