@@ -103,6 +103,11 @@ class Screen:
 def simulate(
     config: Config,
     folder: Folder = None,
+    plot: Annotated[
+        str | None,
+        typer.Option(metavar="MATERIAL", help="Build no library: draw a pattern of this material of the source."),
+    ] = None,
+    orientation: Annotated[int, typer.Option(min=0, help="With --plot: which of the run's orientations.")] = 0,
     scheduler: Annotated[str | None, typer.Option(help="Address of a Dask scheduler whose workers simulate.")] = None,
     device: Device = "auto",
     seed: Seed = None,
@@ -111,22 +116,28 @@ def simulate(
 ) -> None:
     """Simulate the pattern library of a run; goes on where an interrupted simulation stopped."""
     from gpuediff import workflow
-    from gpuediff.cli import show
+    from gpuediff.cli.library import library_data, library_table
     from gpuediff.library.reader import Library
 
     screen = Screen(quiet=quiet, as_json=as_json)
     run, folder = _run_and_folder(config, folder, seed)
     _choose_device(device, screen)
+    if plot is not None:
+        from gpuediff.cli.plot import plot_material
+
+        picture = plot_material(run, plot, orientation, folder / "plots")
+        screen.result(data={"files": [str(picture)]})
+        screen.written(picture)
+        return
     path = folder / "library.h5"
-    with _workers(scheduler) as executor:
+    with _shards_kept(path), _workers(scheduler) as executor:
         outcome = workflow.simulate(run, path, executor=executor, track=screen.track)
     if outcome == "existed":
         screen.remark(f"{path} is already the library of this configuration")
     elif outcome == "resumed":
         screen.remark("went on where an interrupted simulation stopped")
     with Library(path) as library:
-        info = library.info()
-    screen.result(show.library(path, info), data=info)
+        screen.result(library_table(library), data=library_data(library))
 
 
 @app.command()
@@ -228,7 +239,7 @@ def predict(
         write_predictions(out, names, prediction)
     shown = min(len(names), 50)
     title = f"{peaks.name}" if shown == len(names) else f"{peaks.name}: the first {shown} of {len(names):,} answers"
-    table = show.predictions(names[:shown], prediction[np.arange(shown)], title=title)
+    table = show.predictions(names[:shown], prediction[np.arange(shown)], title=title, width=screen.results.width)
     screen.result(table, data=prediction_records(names, prediction))
     if out is not None:
         screen.written(out)
@@ -305,17 +316,17 @@ def library_info(
 ) -> None:
     """Tell what a pattern library holds."""
     from gpuediff.cli import show
+    from gpuediff.cli.library import library_data, library_table
     from gpuediff.library.reader import Library
 
-    with Library(file) as library:
-        info = library.info()
-        left_out = {structure.material_id: structure.reason for structure in library.skipped}
     screen = Screen(as_json=as_json)
-    if skipped:
-        title = f"{file}: structures left out" if left_out else f"{file}: no structure was left out"
-        screen.result(show.key_values(title, left_out), data=left_out)
-    else:
-        screen.result(show.library(file, info), data=info)
+    with Library(file) as library:
+        if skipped:
+            left_out = {structure.material_id: structure.reason for structure in library.skipped}
+            title = f"{file}: structures left out" if left_out else f"{file}: no structure was left out"
+            screen.result(show.key_values(title, left_out), data=left_out)
+        else:
+            screen.result(library_table(library), data=library_data(library))
 
 
 @model_app.command("info")
@@ -339,6 +350,19 @@ def _choose_device(device: DeviceName, screen: Screen) -> None:
     from gpuediff.arrays import choose_device
 
     screen.remark(choose_device(device))
+
+
+@contextlib.contextmanager
+def _shards_kept(path: Path) -> Iterator[None]:
+    """On Ctrl-C, say what is kept of a library and how to go on, and end with code 130."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        shards = len(list(Path(f"{path}.parts").glob("shard-*.h5")))
+        kept = f"{shards:,} finished shard{'s are' if shards != 1 else ' is'} kept in {path}.parts"
+        how = "run the same command again to go on" if shards else "the same command starts anew"
+        _say_error(f"interrupted: {kept if shards else 'no shard was finished yet, nothing is kept'}; {how}")
+        raise typer.Exit(130) from interrupt
 
 
 @contextlib.contextmanager
@@ -369,6 +393,10 @@ def run() -> None:
     try:
         app()
     except (GpuediffError, OSError) as error:
-        console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-        console.print(f"error: {error}", style="red")
+        _say_error(f"error: {error}")
         sys.exit(1)
+
+
+def _say_error(text: str) -> None:
+    console = Console(stderr=True, highlight=False, markup=False)
+    console.print(text, style="red", soft_wrap=not console.is_terminal)  # one line in a log, whole words for a person

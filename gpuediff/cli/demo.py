@@ -13,6 +13,7 @@ from rich.table import Table
 from gpuediff import workflow
 from gpuediff.arrays import choose_device
 from gpuediff.cli import show
+from gpuediff.cli.library import library_table
 from gpuediff.cli.scan import map_and_show, truth_table
 from gpuediff.evaluation.metrics import Answers
 from gpuediff.evaluation.report import write_report
@@ -49,7 +50,7 @@ def run_demo(folder: Path, seed: int | None, screen: Screen) -> None:
     workflow.simulate(run, path, track=screen.track)
     with Library(path) as library:
         info = library.info()
-        screen.result(show.library(path, info), data=None)
+        screen.result(library_table(library), data=None)
         hierarchy = workflow.train(run, library, track=screen.track)
         save_bundle(hierarchy, folder / "model", library=info, overwrite=True)
         hierarchy = load_bundle(folder / "model")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from gpuediff.cli import show
 from gpuediff.scans.maps import ScanMaps, Status, map_scan
@@ -42,7 +43,7 @@ def map_and_show(
         "particles": len(particles),
         "files": [str(path) for path in written],
     }
-    screen.result(_positions(maps), _systems(maps), _particles(particles), data=data)
+    screen.result(_positions(maps), _systems(maps), _particles(particles, screen.results.width), data=data)
     return maps, written
 
 
@@ -88,32 +89,32 @@ def _systems(maps: ScanMaps) -> Table:
     return table
 
 
-def _particles(particles: Particles) -> Table:
+def _particles(particles: Particles, width: int) -> Group:
     shown = min(len(particles), PARTICLES_SHOWN)
     of = "" if shown == len(particles) else f", the {shown} largest of {len(particles):,}"
-    table = Table(title=f"Particles, predicted from all their patterns{of}", title_justify="left")
-    headings = (
-        "particle",
-        "probe positions",
-        "system on the map",
-        "from all patterns",
-        "space group",
-        "a, b, c (Å)",
-        "α, β, γ (°)",
-    )
-    for heading in headings:
-        table.add_column(heading, justify="right" if heading in ("probe positions", "space group") else "left")
+    wide = width >= show.WIDE
+    table = show.answer_table(width)
+    table.add_column("no.", justify="right")
+    table.add_column("probe\npositions", justify="right")
+    if wide:
+        table.add_column("crystal system\non the map")
+    table.add_column("crystal system\nfrom all patterns" if wide else "crystal system", no_wrap=True)
+    table.add_column("space\ngroup", justify="right")
+    for heading in ("a, b, c (Å)", "α, β, γ (°)") if wide else ("lattice (Å, °)",):
+        table.add_column(heading, no_wrap=True)
     for row in range(shown):
-        answer = particles.by_aggregation
+        prediction = particles.by_aggregation
+        system, lattice = str(prediction.crystal_system[row]), prediction.lattice[row]
         table.add_row(
             str(row + 1),
             f"{particles.size[row]:,}",
-            str(particles.crystal_system[row]),
-            f"{answer.crystal_system[row]} ({answer.confidence[row]:.0%})",
-            str(answer.space_group_number[row]),
-            *show.lattice_cells(answer.lattice[row]),
+            *((str(particles.crystal_system[row]),) if wide else ()),
+            show.answer(system, prediction.confidence[row], 12),
+            str(prediction.space_group_number[row]),
+            *(show.lattice_cells(lattice) if wide else (show.free_lattice(system, lattice),)),
         )
-    return table
+    title = Text(f"Particles, predicted from all their patterns{of}", style="italic")
+    return Group(title, table, Text("%: confidence", style="dim"))
 
 
 def _share(part: int, whole: int) -> str:

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich import box
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from gpuediff.crystals.symmetry import LATTICE_PARAMETERS, independent_parameters
 from gpuediff.settings import CRYSTAL_SYSTEMS
 
 if TYPE_CHECKING:
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
     from gpuediff.evaluation.metrics import Evaluation, Scores
     from gpuediff.hierarchy.prediction import Prediction
+
+WIDE = 100  # columns, from which on the whole lattice is shown
 
 
 def key_values(title: str, pairs: dict[str, Any]) -> Group:
@@ -84,26 +88,43 @@ def by_system(evaluation: Evaluation) -> Group:
     )
 
 
-def predictions(names: Sequence[str], prediction: Prediction, *, title: str, heading: str = "pattern") -> Table:
-    """Lay out one answer a row."""
-    table = Table(title=title, title_justify="left")
-    table.add_column(heading)
-    table.add_column("crystal system")
-    table.add_column("confidence", justify="right")
-    table.add_column("space group", justify="right")
-    table.add_column("confidence", justify="right")
-    table.add_column("a, b, c (Å)")
-    table.add_column("α, β, γ (°)")
+def predictions(
+    names: Sequence[str], prediction: Prediction, *, title: str, heading: str = "pattern", width: int = WIDE
+) -> Group:
+    """Lay out one answer a row; where there is little width, only the lattice parameters that are free."""
+    table = answer_table(width)
+    table.add_column(heading, overflow="fold")
+    columns = ("crystal system", "space\ngroup", *(("a, b, c (Å)", "α, β, γ (°)") if width >= WIDE else ("lattice",)))
+    for column in columns:
+        table.add_column(column, no_wrap=True)
     for row, name in enumerate(names):
+        system, lattice = str(prediction.crystal_system[row]), prediction.lattice[row]
         table.add_row(
             name,
-            str(prediction.crystal_system[row]),
-            f"{prediction.confidence[row]:.0%}",
-            str(prediction.space_group_number[row]),
-            f"{prediction.space_group_confidence[row]:.0%}",
-            *lattice_cells(prediction.lattice[row]),
+            answer(system, prediction.confidence[row], 12),
+            answer(str(prediction.space_group_number[row]), prediction.space_group_confidence[row], 3),
+            *(lattice_cells(lattice) if width >= WIDE else (free_lattice(system, lattice),)),
         )
-    return table
+    remark = "%: confidence" + ("" if width >= WIDE else "; lattice in Å and degrees")
+    return Group(_title(title), table, Text(remark, style="dim"))
+
+
+def answer_table(width: int) -> Table:
+    """Begin a table of answers; where there is little width, without lines at its edges."""
+    return Table() if width >= WIDE else Table(box=box.SIMPLE_HEAD, show_edge=False)
+
+
+def answer(text: str, confidence: float, width: int) -> str:
+    """Format an answer with its confidence, so that both stand in line with those of other rows."""
+    return f"{text:<{width}} {confidence:>4.0%}"
+
+
+def free_lattice(crystal_system: str, lattice: np.ndarray) -> str:
+    """Format the lattice parameters that a crystal system leaves free; all six take two lines."""
+    free = independent_parameters(crystal_system)
+    signs = zip(LATTICE_PARAMETERS, ("a", "b", "c", "α", "β", "γ"), lattice, strict=True)
+    parts = [f"{sign} {value:.{2 if name == sign else 1}f}" for name, sign, value in signs if name in free]
+    return " ".join(parts) if len(parts) < 6 else " ".join(parts[:3]) + "\n" + " ".join(parts[3:])
 
 
 def lattice_cells(lattice: np.ndarray) -> tuple[str, str]:
@@ -141,35 +162,6 @@ def doctor(report: dict[str, Any]) -> list[Group]:
     )
     packages = key_values("Packages", {name: version or "–" for name, version in report["packages"].items()})
     return [machine, packages]
-
-
-def library(path: Path, info: dict[str, Any]) -> Group:
-    """Lay out what a pattern library holds."""
-    simulation = info["configuration"]["simulation"]
-    orientations = simulation["orientations"]
-    thicknesses = info["thicknesses"]
-    span = f"{thicknesses[0]:g} Å" if len(thicknesses) == 1 else f"{thicknesses[0]:g} .. {thicknesses[-1]:g} Å"
-    systems = info["materials_of_crystal_system"]
-    skipped = sum(info["skipped"].values())
-    reasons = "".join(f"\n{count:,} x {reason}" for reason, count in list(info["skipped"].items())[:8])
-    return key_values(
-        str(path),
-        {
-            "materials": info["materials"],
-            "": ", ".join(f"{count:,} {system}" for system, count in systems.items()),
-            "patterns": info["patterns"],
-            "orientations": f"{orientations['count']} a material, protocol “{orientations['protocol']}”",
-            "thicknesses": f"{len(thicknesses)} ({span})",
-            "peaks": info["peaks"],
-            "simulation": (
-                f"{simulation['beam_energy'] / 1e3:g} keV, |g| ≤ {simulation['g_max']:g} Å⁻¹, "
-                f"|s| ≤ {simulation['excitation_error_max']:g} Å⁻¹, {simulation['form_factors']}, "
-                f"{simulation['scattering']} scattering"
-            ),
-            "size": f"{info['bytes'] / 1e6:,.1f} MB",
-            "skipped structures": f"{skipped:,}{reasons}",
-        },
-    )
 
 
 def bundle(path: Path, info: dict[str, Any]) -> Group:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _PARALLEL_FROM = 50  # structures; fewer take less time than the start of worker processes
 _CHUNK = 16  # structures handed to a worker at once: about half a second
+_CLOSEST = 5  # ids that the message on an unknown one names
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,48 @@ def read_crystals(settings: Structures, *, track: Track = silent) -> tuple[list[
     crystals.sort(key=lambda crystal: crystal.material_id)
     skipped.sort(key=lambda entry: entry.material_id)
     return crystals, skipped
+
+
+def read_crystal(settings: Structures, material_id: str) -> Crystal:
+    """Read one crystal of a source; no other structure of it is parsed.
+
+    Parameters
+    ----------
+    settings : Structures
+        As of `read_crystals`; `settings.sample` makes no difference: any material of the source may be asked for.
+    material_id : str
+
+    Returns
+    -------
+    Crystal
+        The same that `read_crystals` gives.
+
+    Raises
+    ------
+    InvalidStructureSource
+        If the source as a whole cannot be read, or has no such id; names the closest ids and how many there are.
+    InvalidStructure
+        If the structure cannot be taken; the message is that of `read_crystals` with the id before it.
+    """
+    source = _open(settings)
+    if material_id not in source.entries:
+        closest = _closest(material_id, source.entries)
+        raise InvalidStructureSource(
+            f"material {material_id!r}: not among the {len(source.entries):,} structures of {source.name}; "
+            + (f"the closest ids are {', '.join(closest)}" if closest else f"its ids are like {min(source.entries)}")
+        )
+    result = _read(source.name, source.parse, source.entries[material_id], settings)
+    if isinstance(result, Skipped):
+        raise InvalidStructure(f"material {material_id!r} of {source.name}: {result.reason}")
+    return result
+
+
+def _closest(material_id: str, ids: Iterable[str]) -> list[str]:
+    """List ids that hold the one asked for, e.g. a formula, and then those that are spelt alike."""
+    known = sorted(ids)
+    holding = sorted((name for name in known if material_id.lower() in name.lower()), key=len) if material_id else []
+    alike = difflib.get_close_matches(material_id, known, n=_CLOSEST)
+    return list(dict.fromkeys(holding + alike))[:_CLOSEST]
 
 
 def _open(settings: Structures) -> _Source:

@@ -94,6 +94,14 @@ def expected_peaks(crystal: Crystal, settings: Simulation) -> float:
     return math.pi * settings.g_max**2 * 2 * settings.excitation_error_max * crystal.volume
 
 
+def expected_cost(piece: Piece, crystal: Crystal, settings: Simulation) -> float:
+    """Forecast how long a piece takes to simulate, in a unit of its own.
+
+    Crystals of 60 to 1000 Å³ took a time that went as the number of beams to the power 1.4.
+    """
+    return (piece.stop - piece.start) * expected_peaks(crystal, settings) ** 1.4
+
+
 def write_shard(path: Path, patterns: Sequence[tuple[int, SimulatedPatterns]], thicknesses: int) -> tuple[int, int]:
     """Write the patterns of some crystals.
 

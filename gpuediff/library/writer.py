@@ -21,8 +21,8 @@ from gpuediff.library.identity import crystals_checksum, differences, identity, 
 from gpuediff.library.journal import Journal, ShardRecord, is_of
 from gpuediff.library.reader import Library
 from gpuediff.library.schema import MATERIALS, SKIPPED, THICKNESSES, create_file, write_column, write_head
-from gpuediff.library.shards import Piece, merge_shards, plan_shards, write_shard
-from gpuediff.progress import Track, silent
+from gpuediff.library.shards import Piece, expected_cost, merge_shards, plan_shards, write_shard
+from gpuediff.progress import Track, Workload, silent
 from gpuediff.settings import Run, Simulation
 
 if TYPE_CHECKING:
@@ -163,8 +163,13 @@ def _complete_shards(
     work = [(shard, piece) for shard in range(len(plan)) if shard not in journal.records for piece in plan[shard]]
     done: list[tuple[int, SimulatedPatterns]] = []
     failed: dict[int, str] = {}
-    outcomes = _outcomes(work, crystals, settings, executor)
-    for shard, piece, outcome in track(outcomes, "simulating crystals", total=len(work)):
+    outcomes = Workload(
+        _outcomes(work, crystals, settings, executor),
+        sizes=[piece.stop - piece.start for _, piece in work],
+        costs=[expected_cost(piece, crystals[piece.crystal], settings) for _, piece in work],
+        unit="patterns",
+    )
+    for shard, piece, outcome in track(outcomes, "simulating crystals"):
         if isinstance(outcome, str):
             failed[piece.crystal] = outcome
         else:

@@ -86,6 +86,38 @@ def test_simulating_again_keeps_the_library(folder):
     assert (folder / "library.h5").read_bytes() == before
 
 
+def test_an_interrupted_simulation_says_what_is_kept_and_goes_on(folder, tmp_path, capsys, monkeypatch):
+    from gpuediff.library import shards, writer
+
+    monkeypatch.setattr(shards, "SHARD_CRYSTALS", 4)
+    real, simulated = writer.simulate_crystal, []
+
+    def pressed_at_the_tenth(*arguments):
+        simulated.append(arguments)
+        if len(simulated) == 10:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(writer, "simulate_crystal", pressed_at_the_tenth)
+    command = ("simulate", folder / "run.toml", "--folder", tmp_path)
+    assert call(*command) == 130
+    told = " ".join(capsys.readouterr().err.split())
+    assert "interrupted: 2 finished shards are kept in" in told
+    assert told.endswith("run the same command again to go on")
+    assert call(*command) == 0
+    assert "went on where an interrupted simulation stopped" in capsys.readouterr().err
+    assert len(simulated) == 10 + 24 - 8
+
+
+def test_an_interrupt_before_the_first_shard_says_that_nothing_is_kept(folder, tmp_path, capsys, monkeypatch):
+    def pressed(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("gpuediff.workflow.simulate", pressed)
+    assert call("simulate", folder / "run.toml", "--folder", tmp_path, "--quiet") == 130
+    assert "no shard was finished yet, nothing is kept" in capsys.readouterr().err
+
+
 def test_training_on_a_library_of_another_configuration_is_refused(folder, tmp_path, capsys):
     (tmp_path / "other.toml").write_text(CONFIG.replace("g_max = 1.0", "g_max = 1.1"))
     library = ["--library", folder / "library.h5"]

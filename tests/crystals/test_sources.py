@@ -12,8 +12,9 @@ import pandas as pd
 import pytest
 
 from gpuediff.crystals import sources
-from gpuediff.crystals.sources import read_crystals
-from gpuediff.errors import InvalidStructureSource
+from gpuediff.crystals.cif import read_cif
+from gpuediff.crystals.sources import read_crystal, read_crystals
+from gpuediff.errors import InvalidStructure, InvalidStructureSource
 from gpuediff.settings import CRYSTAL_SYSTEMS, Structures
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -160,6 +161,33 @@ def test_a_sample_looks_at_no_more_structures_than_it_needs(table, monkeypatch):
     crystals, skipped = read_crystals(structures(table, sample=25, seed=1))
     assert len(crystals) == 25
     assert len(looked_at) == len(set(looked_at)) == 25 + len(skipped)
+
+
+def test_one_crystal_is_read_alone_and_is_the_same_as_among_the_others(table, monkeypatch):
+    expected = next(crystal for crystal in read_crystals(structures(table))[0] if crystal.material_id == "id-025")
+    parsed = []
+    monkeypatch.setattr(sources, "read_cif", lambda text: parsed.append(text) or read_cif(text))
+    found = read_crystal(structures(table, sample=1), "id-025")
+    assert len(parsed) == 1
+    assert (found.material_id, found.checksum) == ("id-025", expected.checksum)
+    np.testing.assert_array_equal(found.lattice, expected.lattice)
+
+
+def test_an_unknown_material_is_answered_with_the_closest_ids(table):
+    with pytest.raises(
+        InvalidStructureSource, match=r"'id-0255': not among the 40 structures of table table\.csv"
+    ) as it:
+        read_crystal(structures(table), "id-0255")
+    assert "the closest ids are id-025, " in str(it.value)
+    with pytest.raises(InvalidStructureSource, match=r"the closest ids are AB_cF8_225_a_b-NaCl$"):
+        read_crystal(Structures(), "nacl")
+    with pytest.raises(InvalidStructureSource, match="its ids are like id-000"):
+        read_crystal(structures(table), "?")
+
+
+def test_a_material_that_cannot_be_taken_says_why(table):
+    with pytest.raises(InvalidStructure, match=r"'id-011' of table table\.csv: left out: .* 8000 Å³"):
+        read_crystal(structures(table), "id-011")
 
 
 def test_a_sample_larger_than_the_source_takes_everything(table):

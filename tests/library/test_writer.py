@@ -375,6 +375,20 @@ def test_progress_counts_crystals_and_then_shards(tmp_path):
     assert seen == [("checking finished shards", 0), ("simulating crystals", 20), ("joining shards", 7)]
 
 
+def test_progress_knows_patterns_and_costs_before_a_crystal_is_simulated(tmp_path):
+    seen = []
+
+    def track(items, description, total=None):
+        seen.append((description, items))
+        return items
+
+    crystals = [fakes.a_crystal(0, edge=4.0), fakes.a_crystal(1, edge=8.0)]
+    build_library(tmp_path / "library.h5", fakes.a_run(patterns=5), crystals, track=track)
+    work = dict(seen)["simulating crystals"]
+    assert (work.sizes, work.unit) == ([5, 5], "patterns")
+    assert work.costs[1] == pytest.approx(8**1.4 * work.costs[0])  # eight times the volume, eight times the beams
+
+
 # Size and shards
 
 
