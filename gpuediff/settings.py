@@ -102,8 +102,15 @@ class Orientations(Settings):
     seed: Seed = 0
 
 
+class Precession(Settings):
+    """The incident beam circles on a cone about the foil normal while a pattern is recorded."""
+
+    angle: Annotated[float, within(0, 10, "°")] = 1.0  # between the beam and the axis of the cone
+    azimuths: Annotated[int, within(1, 4096)] = 32  # directions on the cone that are simulated and summed
+
+
 class Simulation(Settings):
-    """Dynamical diffraction by Bloch waves; the defaults are those of Gleason et al. 2024."""
+    """Diffraction by Bloch waves; the defaults are those of Gleason et al. 2024."""
 
     beam_energy: Annotated[float, within(10e3, 3e6, "eV")] = 300e3
     g_max: Annotated[float, within(0.1, 6, "Å⁻¹")] = 2.0
@@ -114,6 +121,8 @@ class Simulation(Settings):
     thicknesses: Thicknesses = (200.0,)  # Å
     intensity_min: Annotated[float, within(0, 0.1)] = 1e-6  # peaks weaker at every thickness are not stored
     precision: Literal["float32", "float64"] = "float32"
+    theory: Literal["dynamical", "kinematic"] = "dynamical"
+    precession: Precession | None = None  # none if absent
     orientations: Orientations = Orientations()
 
 

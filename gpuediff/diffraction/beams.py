@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -19,9 +20,9 @@ from gpuediff.diffraction.electron import wavelength
 from gpuediff.diffraction.potential import ROUNDING, StructurePotential
 from gpuediff.settings import Simulation
 
-_UNREACHABLE = 1e-9  # |U| below this part of the largest |U| is rounding, not scattering
+UNREACHABLE = 1e-9  # |U| below this part of the largest |U| is rounding, not scattering
 _ROUNDED = 1e-12  # of the largest |U|: what differs by less is equal
-_ON_THE_LIMIT = 1 + ROUNDING  # equivalent reflections on a limit are taken or left together, whatever their rounding
+ON_THE_LIMIT = 1 + ROUNDING  # equivalent reflections on a limit are taken or left together, whatever their rounding
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +52,7 @@ class Reflections:
         extent = np.asarray(potential.beam_extent, dtype=np.int64)
         hkl = np.stack(np.meshgrid(*(np.arange(-n, n + 1) for n in extent), indexing="ij"), axis=-1).reshape(-1, 3)
         g = hkl @ potential.reciprocal
-        near = np.linalg.norm(g, axis=1) <= g_max * _ON_THE_LIMIT
+        near = np.linalg.norm(g, axis=1) <= g_max * ON_THE_LIMIT
         hkl, g = hkl[near], g[near]
         # With room for every difference of two reflections, differences of addresses are addresses of differences.
         room = 4 * extent + 1
@@ -72,7 +73,7 @@ class Reflections:
     def couples(self) -> np.ndarray:
         """Whether U differs from zero, in the shape of `coupling`, bool."""
         magnitude = np.abs(self.coupling)
-        return magnitude > _UNREACHABLE * magnitude.max()
+        return magnitude > UNREACHABLE * magnitude.max()
 
     @cached_property
     def absorbs(self) -> bool:
@@ -104,11 +105,12 @@ class Beams:
     offsets: np.ndarray
 
 
-def excitation_errors(g: np.ndarray, zone_axis: np.ndarray, wavelength: float) -> np.ndarray:
-    """Compute how far reciprocal lattice points lie from the Ewald sphere, along the zone axis.
+def excitation_errors(g: Any, zone_axis: Any, wavelength: float, *, incidence: Any = None) -> Any:
+    """Compute how far reciprocal lattice points lie from the Ewald sphere, along the foil normal.
 
-    s_g = (2 g_z - λ g²) / (2 - 2 λ g_z), with the beam along -z and the foil normal to it
-    (M. De Graef, Introduction to conventional TEM, 2003, Eq. 2.71).
+    s_g = (2 g·u - λ g²) / (2 u·n - 2 λ g·n) with the foil normal n, the zone axis, and the beam along -u: from
+    |k + g - s n| = |k|, k = -u/λ, to first order in s. Where u = n this is Eq. 2.71 of M. De Graef, Introduction to
+    conventional TEM, 2003.
 
     Parameters
     ----------
@@ -118,19 +120,23 @@ def excitation_errors(g: np.ndarray, zone_axis: np.ndarray, wavelength: float) -
         Unit vectors.
     wavelength : float
         Å.
+    incidence : array, shape (n, 3), float64, optional
+        Unit vectors u towards the source; the zone axes if absent.
 
     Returns
     -------
     array, shape (n, r), float64
-        Å⁻¹, positive inside the sphere.
+        Å⁻¹, positive inside the sphere; on the device of the vectors.
     """
-    # Written out, because the last digits of a matrix product depend on how many zone axes there are.
-    x, y, z = zone_axis.T[:, :, None]
-    g_z = x * g[:, 0] + y * g[:, 1] + z * g[:, 2]
-    return (2 * g_z - wavelength * np.sum(g * g, axis=1)) / (2 - 2 * wavelength * g_z)
+    along_normal = _products(zone_axis, g)
+    along_beam = along_normal if incidence is None else _products(incidence, g)
+    cosine = 1.0 if incidence is None else (zone_axis * incidence).sum(axis=1)[:, None]
+    return (2 * along_beam - wavelength * (g * g).sum(axis=1)) / (2 * cosine - 2 * wavelength * along_normal)
 
 
-def select_beams(reflections: Reflections, zone_axis: np.ndarray, settings: Simulation) -> Beams:
+def select_beams(
+    reflections: Reflections, zone_axis: np.ndarray, settings: Simulation, *, incidence: np.ndarray | None = None
+) -> Beams:
     """Select the beams of every zone axis.
 
     Parameters
@@ -138,9 +144,12 @@ def select_beams(reflections: Reflections, zone_axis: np.ndarray, settings: Simu
     reflections : Reflections
         Of one crystal.
     zone_axis : array, shape (n, 3), float64
-        Unit vectors in the crystal's Cartesian frame. The memory is about 40 bytes x n x reflections.
+        Unit vectors in the crystal's Cartesian frame, normal to the foil. The memory is about 40 bytes x n x
+        reflections.
     settings : Simulation
         Beam energy and largest excitation error.
+    incidence : array, shape (n, 3), float64, optional
+        Unit vectors towards the source; the zone axes if absent.
 
     Returns
     -------
@@ -148,12 +157,19 @@ def select_beams(reflections: Reflections, zone_axis: np.ndarray, settings: Simu
         The direct beam is among the beams of every pattern.
     """
     electron_wavelength = wavelength(settings.beam_energy, scattering=settings.scattering)
-    errors = excitation_errors(reflections.g, np.atleast_2d(zone_axis), electron_wavelength)
-    selected = np.abs(errors) <= settings.excitation_error_max * _ON_THE_LIMIT
+    errors = excitation_errors(reflections.g, np.atleast_2d(zone_axis), electron_wavelength, incidence=incidence)
+    selected = np.abs(errors) <= settings.excitation_error_max * ON_THE_LIMIT
     _keep_reachable(selected, reflections.direct, reflections.address, reflections.couples, reflections.centre)
     pattern, reflection = np.nonzero(selected)
     offsets = np.searchsorted(pattern, np.arange(len(selected) + 1))
     return Beams(reflection, errors[pattern, reflection], offsets)
+
+
+def _products(vectors: Any, g: Any) -> Any:
+    """Scalar products, shape (n, r)."""
+    # Written out, because the last digits of a matrix product depend on how many vectors there are.
+    x, y, z = vectors.T[:, :, None]
+    return x * g[:, 0] + y * g[:, 1] + z * g[:, 2]
 
 
 def _equal_up_to_rounding(first: np.ndarray, second: np.ndarray) -> bool:

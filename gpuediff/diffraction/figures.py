@@ -211,9 +211,14 @@ def _indices_text(indices: np.ndarray) -> str:
 def _title(crystal: Crystal, zone_axis: np.ndarray, settings: Simulation) -> str:
     subscripted = "".join(f"$_{{{part}}}$" if part.isdigit() else part for part in _split_digits(crystal.formula))
     material_id = crystal.material_id.replace("$", r"\$")  # a file's name is no formula
+    conditions = [f"{settings.beam_energy / 1e3:g} keV"]
+    if settings.theory != "dynamical":
+        conditions.append(settings.theory)
+    if settings.precession is not None:
+        conditions.append(f"precession {settings.precession.angle:g}°")
     return (
         f"{subscripted}  ({material_id}),  space group {crystal.space_group_number}, {crystal.crystal_system}\n"
-        f"zone axis {zone_axis_name(crystal, zone_axis)};  {settings.beam_energy / 1e3:g} keV"
+        f"zone axis {zone_axis_name(crystal, zone_axis)};  {', '.join(conditions)}"
     )
 
 

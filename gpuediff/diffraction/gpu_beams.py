@@ -8,7 +8,7 @@ import numpy as np
 
 from gpuediff import arrays
 from gpuediff.arrays import Device
-from gpuediff.diffraction.beams import _ON_THE_LIMIT, _UNREACHABLE, Beams, Reflections, excitation_errors
+from gpuediff.diffraction.beams import ON_THE_LIMIT, UNREACHABLE, Beams, Reflections, excitation_errors
 from gpuediff.diffraction.electron import wavelength
 from gpuediff.errors import InvalidStructure
 from gpuediff.settings import Simulation
@@ -50,8 +50,8 @@ def select_beams(reflections: Reflections, zone_axis: np.ndarray, settings: Simu
     g = arrays.to_device(reflections.g, device)
     address = arrays.to_device(reflections.address.astype(np.int32), device)
     electron_wavelength = wavelength(settings.beam_energy, scattering=settings.scattering)
-    limit = settings.excitation_error_max * _ON_THE_LIMIT
-    least = _UNREACHABLE * float(xp.abs(coupling).max())
+    limit = settings.excitation_error_max * ON_THE_LIMIT
+    least = UNREACHABLE * float(xp.abs(coupling).max())
     parts: list[tuple[np.ndarray, ...]] = [(np.empty(0, np.int64), np.empty(0), np.empty(0, np.int64))]
 
     def compute(batch: slice) -> None:

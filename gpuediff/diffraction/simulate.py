@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 from numba import get_num_threads
+from threadpoolctl import ThreadpoolController
 
 from gpuediff.crystals.crystal import Crystal
 from gpuediff.diffraction.beams import Beams, Reflections, select_beams
 from gpuediff.diffraction.electron import wavelength
+from gpuediff.diffraction.kinematic import kinematic_intensities
 from gpuediff.diffraction.potential import structure_potential
+from gpuediff.diffraction.precession import Scatter, precessed
 from gpuediff.diffraction.propagation import propagate
+from gpuediff.errors import InvalidStructure
 from gpuediff.peaks import PeakBatch
 from gpuediff.settings import Simulation
 
-_TOGETHER = 16  # patterns that one thread computes at a time, at most; bounds the memory
+MEMORY = 4 * 2**30  # bytes
+THEORIES: dict[str, Scatter] = {"dynamical": propagate, "kinematic": kinematic_intensities}
+
+_TOGETHER = 16  # patterns that one thread computes at a time, at most
+_BYTES_OF_AN_ERROR = 40  # while beams are selected, for each pattern and reflection
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,8 +71,10 @@ class SimulatedPatterns:
         return PeakBatch(self.qx, self.qy, intensity, self.offsets)
 
 
-def simulate(crystal: Crystal, orientations: np.ndarray, settings: Simulation) -> SimulatedPatterns:
-    """Simulate the dynamical diffraction of a crystal.
+def simulate(
+    crystal: Crystal, orientations: np.ndarray, settings: Simulation, *, memory: int = MEMORY
+) -> SimulatedPatterns:
+    """Simulate the diffraction of a crystal.
 
     Every pattern is a pure function of crystal, orientation and settings: bit by bit the same whatever else is
     simulated with it and by however many threads (`numba.set_num_threads`, or NUMBA_NUM_THREADS in the environment).
@@ -73,9 +84,11 @@ def simulate(crystal: Crystal, orientations: np.ndarray, settings: Simulation) -
     crystal : Crystal
         Best a primitive cell: another gives the same patterns, and takes longer.
     orientations : array, shape (n, 3, 3)
-        Rotations with rows e_x, e_y, e_z; the beam travels along -e_z.
+        Rotations with rows e_x, e_y, e_z; the beam travels along -e_z, or on a cone about it.
     settings : Simulation
         `settings.orientations` is not used.
+    memory : int
+        Bytes that the computation may take beside the result. Fewer threads work where all together would take more.
 
     Returns
     -------
@@ -85,23 +98,46 @@ def simulate(crystal: Crystal, orientations: np.ndarray, settings: Simulation) -
     Raises
     ------
     InvalidStructure
-        If an element has no scattering factor, or the structure has values that are not finite.
+        If an element has no scattering factor, the structure has values that are not finite, or a single pattern has
+        so many beams that it takes more than `memory`.
     ValueError
         If a matrix is not a rotation; names the first such.
     """
-    orientation = _checked_rotations(orientations)
+    return simulate_orientations(reflections_of(crystal, settings), orientations, settings, memory=memory)
+
+
+def reflections_of(crystal: Crystal, settings: Simulation) -> Reflections:
+    """Compute what all patterns of a crystal share: its reflections and the couplings between them.
+
+    Raises
+    ------
+    InvalidStructure
+        If an element has no scattering factor, or the potential is not finite.
+    """
     potential = structure_potential(crystal, settings)
-    reflections = Reflections.of_potential(potential, settings.g_max)
-    reflections.couples  # noqa: B018  # computed here, once, and not by every thread
-    workers = get_num_threads()
-    together = max(1, min(_TOGETHER, math.ceil(len(orientation) / (4 * workers))))
+    if not np.isfinite(potential.table).all():
+        raise InvalidStructure("the potential is not finite; check the atoms' positions, occupancies and elements")
+    return Reflections.of_potential(potential, settings.g_max)
+
+
+def simulate_orientations(
+    reflections: Reflections, orientations: np.ndarray, settings: Simulation, *, memory: int = MEMORY
+) -> SimulatedPatterns:
+    """Simulate the diffraction of a crystal whose couplings are known; arguments and result as of `simulate`."""
+    orientation = _checked_rotations(orientations)
+    threads = get_num_threads()
+    share = min(threads, max(1, int(memory / _bytes_of_a_pattern(reflections, settings))))
+    together = max(1, min(_TOGETHER, math.ceil(len(orientation) / (4 * threads)))) if settings.precession is None else 1
     starts = range(0, max(1, len(orientation)), together)
-    with ThreadPoolExecutor(workers) as threads:  # what takes long is compiled, and runs without the interpreter's lock
-        parts = list(
-            threads.map(
-                lambda start: _simulate_together(reflections, orientation[start : start + together], settings), starts
-            )
-        )
+    # What every thread reads is computed before there are any.
+    reflections.couples, reflections.absorbs, reflections.is_real  # noqa: B018
+
+    def part(start: int) -> tuple[np.ndarray, ...]:
+        return _simulate_together(reflections, orientation[start : start + together], settings, memory)
+
+    # What takes long is compiled, and runs without the interpreter's lock; each thread keeps to its own core.
+    with ThreadPoolExecutor(share) as pool, _libraries().limit(limits=1, user_api="blas"):
+        parts = list(pool.map(part, starts))
     reflection, excitation_error, intensity, counts = (
         np.concatenate(columns, axis=-1) for columns in zip(*parts, strict=True)
     )
@@ -120,19 +156,51 @@ def simulate(crystal: Crystal, orientations: np.ndarray, settings: Simulation) -
     )
 
 
+@functools.cache
+def _libraries() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
 def _simulate_together(
-    reflections: Reflections, orientation: np.ndarray, settings: Simulation
+    reflections: Reflections, orientation: np.ndarray, settings: Simulation, memory: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Simulate some patterns; return reflection, excitation error and intensity of the peaks kept, and their counts."""
-    beams: Beams = select_beams(reflections, orientation[:, 2], settings)
-    electron_wavelength = wavelength(settings.beam_energy, scattering=settings.scattering)
-    intensity = propagate(
-        reflections, beams, electron_wavelength, np.array(settings.thicknesses), np.dtype(settings.precision)
-    )
+
+    def scatter(
+        reflections: Reflections, beams: Beams, wavelength: float, thicknesses: np.ndarray, precision: np.dtype
+    ) -> np.ndarray:
+        _check_memory(beams, precision, memory)
+        return THEORIES[settings.theory](reflections, beams, wavelength, thicknesses, precision)
+
+    precision = np.dtype(settings.precision)
+    if settings.precession is not None and len(orientation):
+        beams, intensity = precessed(reflections, orientation[0], settings, scatter)
+        intensity = intensity.astype(precision)
+    else:
+        beams = select_beams(reflections, orientation[:, 2], settings)
+        electron_wavelength = wavelength(settings.beam_energy, scattering=settings.scattering)
+        intensity = scatter(reflections, beams, electron_wavelength, np.array(settings.thicknesses), precision)
     is_direct = beams.reflection == reflections.direct
     kept = is_direct | (intensity >= settings.intensity_min).any(axis=0)
     counts = np.add.reduceat(kept, beams.offsets[:-1], dtype=np.int64) if len(orientation) else np.empty(0, np.int64)
     return beams.reflection[kept], beams.excitation_error[kept], intensity[:, kept], counts
+
+
+def _bytes_of_a_pattern(reflections: Reflections, settings: Simulation) -> float:
+    """Estimate what a thread takes: the matrix of a typical pattern, and the excitation errors of some."""
+    # Reflections fill a sphere, beams a shell about the Ewald sphere in it.
+    beams = len(reflections.g) * 1.5 * settings.excitation_error_max / settings.g_max
+    return 2 * np.dtype(settings.precision).itemsize * beams**2 + _BYTES_OF_AN_ERROR * _TOGETHER * len(reflections.g)
+
+
+def _check_memory(beams: Beams, precision: np.dtype, memory: int) -> None:
+    most = int(np.diff(beams.offsets).max(initial=0))
+    needed = 2 * precision.itemsize * most**2
+    if needed > memory:
+        raise InvalidStructure(
+            f"a pattern has {most:,} beams, whose matrix takes {needed / 2**30:.1f} GiB, more than the "
+            f"{memory / 2**30:.1f} GiB allowed: allow more memory, or choose a smaller g_max or excitation_error_max"
+        )
 
 
 def _checked_rotations(orientations: np.ndarray) -> np.ndarray:
