@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numba import njit
 
-from gpuediff.diffraction.scattering_factors import scattering_factor
+from gpuediff.diffraction.factor_tables import factor_at, factor_table
 from gpuediff.settings import Simulation
 
 if TYPE_CHECKING:
@@ -99,34 +100,43 @@ def structure_potential(crystal: Crystal, settings: Simulation) -> StructurePote
             within = np.abs(indices[axis]) <= bound
             inside &= within.reshape([-1 if other == axis else 1 for other in range(3)])
 
-    table = _half_table(crystal, indices, inside, np.sqrt(squared_length[inside]), settings)
+    table = _table(crystal, indices, inside, squared_length, settings)
     return StructurePotential(reciprocal, extent, table, beam_extent)
 
 
-def _half_table(
-    crystal: Crystal, indices: list[np.ndarray], inside: np.ndarray, length: np.ndarray, settings: Simulation
+def _table(
+    crystal: Crystal, indices: list[np.ndarray], inside: np.ndarray, squared_length: np.ndarray, settings: Simulation
 ) -> np.ndarray:
     """Sum over the elements for h >= 0, and complete the table by S_-g = conj(S_g); f depends on |g| alone."""
-    # Symmetry makes many lengths equal up to rounding; the factor is computed once for each.
-    _, first, inverse = np.unique(np.round(length, 11), return_index=True, return_inverse=True)
     volume = abs(np.linalg.det(crystal.lattice))
-
-    forward = np.zeros(length.shape, dtype=np.complex128)
-    backward = np.zeros(length.shape, dtype=np.complex128)
+    forward = np.zeros(inside.shape, dtype=np.complex128)
+    backward = np.zeros(inside.shape, dtype=np.complex128)
     for atomic_number in np.unique(crystal.atomic_numbers):
         atoms = crystal.atomic_numbers == atomic_number
-        sums = _geometric_structure_factor(crystal.positions[atoms], crystal.occupancies[atoms], indices)[inside]
-        factor = scattering_factor(int(atomic_number), length[first], settings=settings)[inverse] / volume
-        forward += factor * sums
-        backward += factor * sums.conj()
+        sums = _geometric_structure_factor(crystal.positions[atoms], crystal.occupancies[atoms], indices)
+        _add_element(
+            squared_length.ravel(),
+            inside.ravel(),
+            sums.ravel(),
+            *factor_table(int(atomic_number), settings).arrays,
+            1 / volume,
+            forward.ravel(),
+            backward.ravel(),
+        )
+    return np.concatenate([backward[:0:-1, ::-1, ::-1], forward])
 
-    shape = tuple(len(values) for values in indices)
-    table = np.zeros((2 * shape[0] - 1, *shape[1:]), dtype=np.complex128)
-    table[shape[0] - 1 :][inside] = forward
-    half = np.zeros(shape, dtype=np.complex128)
-    half[inside] = backward
-    table[: shape[0] - 1] = half[:0:-1, ::-1, ::-1]
-    return table
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _add_element(
+    squared_length, inside, sums, intervals, coefficients, first, cells_per_square, density, forward, backward
+):
+    """Add f S / V to U_g, and f conj(S) / V to U_-g, for one element."""
+    for n in range(len(inside)):
+        if inside[n]:
+            real, imaginary = factor_at(squared_length[n], intervals, coefficients, first, cells_per_square)
+            factor = complex(density * real, density * imaginary)
+            forward[n] += factor * sums[n]
+            backward[n] += factor * sums[n].conjugate()
 
 
 def _geometric_structure_factor(

@@ -38,7 +38,10 @@ SCALED_EXPI = np.array(
 TABLE_FROM = 20.0
 TABLE_STEP = 0.005
 TABLE_STEP_MISREAD = 0.0005
-SERIES_TO = 0.1
+SERIES_TO = 0.1  # argument up to which the thermal diffuse integral is a series
+ELASTIC_SERIES_TO = 1.0
+ELASTIC_NO_DECAY_FROM = 20.0
+CORE_CONSTANT_TO = 1e-2
 
 
 def lobato_factor(atomic_number: int, g: np.ndarray, beam_energy: float, displacement: float) -> np.ndarray:
@@ -62,21 +65,57 @@ def weickenmeier_kohl_factor(atomic_number: int, g: np.ndarray, beam_energy: flo
     return UNIT * (gamma * elastic + 1j * gamma**2 / k0 * (core + phonon))
 
 
+def jumps(atomic_number: int, beam_energy: float, displacement: float) -> np.ndarray:
+    """List where `weickenmeier_kohl_factor` changes from one approximation to another.
+
+    Parameters
+    ----------
+    atomic_number, beam_energy, displacement
+        As in `weickenmeier_kohl_factor`.
+
+    Returns
+    -------
+    array, float64
+        g² in Å⁻², not sorted; the factor, or one of its derivatives, is not continuous there.
+    """
+    b = weickenmeier_kohl.parameters()[atomic_number - 1, 4:]
+    radius, kappa = _core_atom(atomic_number, beam_energy, 2 * math.pi / wavelength(beam_energy, scattering="py4dstem"))
+    found = [4 * ELASTIC_SERIES_TO / b, 4 * ELASTIC_NO_DECAY_FROM / b]  # in g²; the others in x = (2πg)²
+    phonon = [np.array([(2 * CORE_CONSTANT_TO / radius) ** 2 * (1 + kappa**2)])]
+    # The table is read with 1/z in 0.005 n .. 0.005 (n + 1), from z = 20 on.
+    read_from = 1 / (TABLE_STEP * np.arange(1, round(1 / (TABLE_STEP * TABLE_FROM)) + 1))
+    widths = b / (4 * math.pi) ** 2
+    for start in (0.0, displacement**2 / 2) if displacement > 0 else ():
+        edges = np.array([start, *(start + widths)])
+        t, u = (grid.ravel() for grid in np.meshgrid(edges, edges))
+        t, u = t[t + u > 0], u[t + u > 0]
+        z_over_x = np.where((t == 0) | (u == 0), t + u, t**2 / (t + u))
+        phonon.append(np.outer(read_from, 1 / z_over_x).ravel())
+        phonon.append(SERIES_TO / np.maximum(np.maximum.outer(widths, widths), 2 * start).ravel())
+    return np.concatenate([*found, np.concatenate(phonon) / (2 * math.pi) ** 2])
+
+
 def _elastic(amplitudes: np.ndarray, widths: np.ndarray, s: np.ndarray) -> np.ndarray:
     total = np.zeros_like(s)
     for a, b in zip(amplitudes, widths, strict=True):
         x = b * s**2
-        safe = np.maximum(x, 1.0)
-        decay = np.where(x > 20, 0.0, np.exp(-safe))
-        total += a * b * np.where(x < 1, 1 - x / 2, (1 - decay) / safe)
+        safe = np.maximum(x, ELASTIC_SERIES_TO)
+        decay = np.where(x > ELASTIC_NO_DECAY_FROM, 0.0, np.exp(-safe))
+        total += a * b * np.where(x < ELASTIC_SERIES_TO, 1 - x / 2, (1 - decay) / safe)
     return total
 
 
-def _core_loss(atomic_number: int, x: np.ndarray, beam_energy: float, k0: float) -> np.ndarray:
+def _core_atom(atomic_number: int, beam_energy: float, k0: float) -> tuple[float, float]:
+    """Screening radius (Å), and characteristic angle of the energy loss over the screening angle."""
     radius = weickenmeier_kohl.SCREENING * BOHR_RADIUS / atomic_number ** (1 / 3)
     loss = weickenmeier_kohl.ENERGY_LOSS_PER_CHARGE * atomic_number
     loss_angle = loss / (2 * beam_energy) * (2 * beam_energy + 2 * REST_ENERGY) / (beam_energy + 2 * REST_ENERGY)
-    overlap = weickenmeier_kohl.yukawa_overlap(np.sqrt(x) * radius, loss_angle * k0 * radius, third_constant_to=1e-2)
+    return radius, loss_angle * k0 * radius
+
+
+def _core_loss(atomic_number: int, x: np.ndarray, beam_energy: float, k0: float) -> np.ndarray:
+    radius, kappa = _core_atom(atomic_number, beam_energy, k0)
+    overlap = weickenmeier_kohl.yukawa_overlap(np.sqrt(x) * radius, kappa, third_constant_to=CORE_CONSTANT_TO)
     return 16 * math.pi * atomic_number * (radius / BOHR_RADIUS) ** 2 * overlap
 
 

@@ -45,7 +45,7 @@ def scattering_factor(atomic_number: int, g: np.ndarray, *, settings: Simulation
     InvalidStructure
         If the family has no parameters for the element; names the element and the way out.
     """
-    _check_element(atomic_number, settings.form_factors)
+    check_element(atomic_number, settings.form_factors)
     lengths = np.ravel(np.asarray(g, dtype=np.float64))
     if settings.scattering == "default":
         factor = _factor(atomic_number, lengths, settings)
@@ -70,7 +70,14 @@ def _factor(atomic_number: int, g: np.ndarray, settings: Simulation) -> np.ndarr
     return factor
 
 
-def _check_element(atomic_number: int, form_factors: str) -> None:
+def check_element(atomic_number: int, form_factors: str) -> None:
+    """Refuse an element that the form factors have no parameters for.
+
+    Raises
+    ------
+    InvalidStructure
+        Names the element and the way out.
+    """
     known = len(FAMILIES[form_factors].parameters())
     if 1 <= atomic_number <= known:
         return
