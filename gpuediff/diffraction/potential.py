@@ -82,26 +82,57 @@ def structure_potential(crystal: Crystal, settings: Simulation) -> StructurePote
     InvalidStructure
         If an element has no parameters in the chosen form factors.
     """
+    box = box_of(crystal, settings)
+    indices = [np.arange(-n, n + 1) for n in box.extent]
+    # U_-g follows from U_g: only h >= 0 is computed.
+    indices[0] = np.arange(box.extent[0] + 1)
+    squared_length = _squared_length(indices, box.metric)
+    inside = squared_length <= box.squared_limit
+    for axis in range(3):
+        within = np.abs(indices[axis]) <= box.within[axis]
+        inside &= within.reshape([-1 if other == axis else 1 for other in range(3)])
+    return StructurePotential(
+        crystal.reciprocal, box.extent, _table(crystal, indices, inside, squared_length, settings), box.beam_extent
+    )
+
+
+@dataclass(frozen=True)
+class Box:
+    """Which h, k, l a table of U_g covers, and for which of them U_g is computed.
+
+    Parameters
+    ----------
+    extent, beam_extent : array, shape (3,), int64
+        As of `StructurePotential`.
+    within : array, shape (3,), int64
+        Bounds on |h|, |k|, |l|: `extent`, but for the scattering mode "py4dstem".
+    metric : array, shape (6,), float64
+        a*², b*², c*², 2 a*·b*, 2 a*·c*, 2 b*·c* in Å⁻².
+    squared_limit : float
+        Largest |g|², Å⁻².
+    """
+
+    extent: np.ndarray
+    beam_extent: np.ndarray
+    within: np.ndarray
+    metric: np.ndarray
+    squared_limit: float
+
+
+def box_of(crystal: Crystal, settings: Simulation) -> Box:
+    """Bound the Miller indices of the couplings and of the beams of a crystal."""
     reciprocal = crystal.reciprocal
     limit = 2 * settings.g_max
     extent = _largest_indices(crystal.lattice, limit)
     beam_extent = _largest_indices(crystal.lattice, settings.g_max)
-    indices = [np.arange(-n, n + 1) for n in extent]
-    # U_-g follows from U_g: only h >= 0 is computed.
-    indices[0] = np.arange(extent[0] + 1)
-
-    squared_length = _squared_length(indices, reciprocal)
-    inside = squared_length <= (limit * (1 + ROUNDING)) ** 2
+    within = extent
     if settings.scattering == "py4dstem":
         # Its beams are bounded by rows of the reciprocal basis, its U_g by columns.
         beam_extent = np.minimum(beam_extent, _py4dstem_largest_index(reciprocal, settings.g_max))
-        bound = _py4dstem_largest_index(reciprocal.T, limit)
-        for axis in range(3):
-            within = np.abs(indices[axis]) <= bound
-            inside &= within.reshape([-1 if other == axis else 1 for other in range(3)])
-
-    table = _table(crystal, indices, inside, squared_length, settings)
-    return StructurePotential(reciprocal, extent, table, beam_extent)
+        within = np.minimum(extent, _py4dstem_largest_index(reciprocal.T, limit))
+    products = reciprocal @ reciprocal.T
+    metric = np.array([*np.diag(products), 2 * products[0, 1], 2 * products[0, 2], 2 * products[1, 2]])
+    return Box(extent, beam_extent, within, metric, (limit * (1 + ROUNDING)) ** 2)
 
 
 def _table(
@@ -154,15 +185,14 @@ def _geometric_structure_factor(
     return sums.reshape(shape)
 
 
-def _squared_length(indices: list[np.ndarray], reciprocal: np.ndarray) -> np.ndarray:
+def _squared_length(indices: list[np.ndarray], metric: np.ndarray) -> np.ndarray:
     """|g|² in Å⁻² on the grid of all h, k, l."""
-    metric = reciprocal @ reciprocal.T
     h, k, l = np.ix_(*(values.astype(np.float64) for values in indices))
     return (
-        metric[0, 0] * h * h
-        + metric[1, 1] * k * k
-        + metric[2, 2] * l * l
-        + 2 * (metric[0, 1] * h * k + metric[0, 2] * h * l + metric[1, 2] * k * l)
+        metric[0] * h * h
+        + metric[1] * k * k
+        + metric[2] * l * l
+        + (metric[3] * h * k + metric[4] * h * l + metric[5] * k * l)
     )
 
 

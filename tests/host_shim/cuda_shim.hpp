@@ -46,14 +46,23 @@ struct dim3 {
 inline float2 make_float2(float x, float y) { return {x, y}; }
 inline double2 make_double2(double x, double y) { return {x, y}; }
 
+using std::abs;
 using std::atan2;
 using std::exp;
 using std::fabs;
+using std::floor;
 using std::fmax;
 using std::fmin;
 using std::max;
 using std::min;
 using std::sqrt;
+
+template <typename T>
+void sincospi(T x, T* sine, T* cosine) {
+    const T pi = T(3.14159265358979323846L);
+    *sine = std::sin(pi * x);
+    *cosine = std::cos(pi * x);
+}
 
 inline dim3 threadIdx, blockIdx, blockDim, gridDim;
 

@@ -18,6 +18,7 @@ INSTANCES = {
     "radial_basis": [
         f"radial_basis_{layout}<{dtype}>" for layout in ("coefficients", "polar") for dtype in ("float", "double")
     ],
+    "structure_factors": [f"structure_factors<{dtype}>" for dtype in ("float", "double")],
 }
 
 
