@@ -106,7 +106,7 @@ class Precession(Settings):
     """The incident beam circles on a cone about the foil normal while a pattern is recorded."""
 
     angle: Annotated[float, within(0, 10, "°")] = 1.0  # between the beam and the axis of the cone
-    azimuths: Annotated[int, within(1, 4096)] = 32  # directions on the cone that are simulated and summed
+    azimuths: Annotated[int, within(1, 360)] = 32  # directions on the cone that are simulated and summed
 
 
 class Simulation(Settings):

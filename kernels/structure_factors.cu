@@ -36,7 +36,7 @@ template <typename T>
 __global__ void structure_factors(const double* positions, const double* occupancies, const int* first_atom,
                                   int elements, const double* intervals, const double2* coefficients,
                                   const int* first_interval, const int* first_cell, int cells,
-                                  const double* cells_per_square, const double* metric, const int* box,
+                                  double cells_per_square, const double* metric, const int* box,
                                   double squared_limit, double density, double2* table) {
     const int rows_k = 2 * box[1] + 1;
     const int rows_l = 2 * box[2] + 1;
@@ -66,7 +66,7 @@ __global__ void structure_factors(const double* positions, const double* occupan
             const int first = first_interval[e];
             const double2 f = factor_at(square, intervals + 3 * first, coefficients + first * points,
                                         first_cell + e * cells, cells, first_interval[e + 1] - first,
-                                        cells_per_square[e]);
+                                        cells_per_square);
             forward.x += f.x * real - f.y * imaginary;
             forward.y += f.x * imaginary + f.y * real;
             backward.x += f.x * real + f.y * imaginary;

@@ -20,7 +20,14 @@ BEAMS_MAX = (SHARED_MEMORY - 4 * THREADS) // 6
 _BYTES_A_REFLECTION = 80  # and zone axis, while excitation errors are computed
 
 
-def select_beams(reflections: Reflections, zone_axis: np.ndarray, settings: Simulation, device: Device) -> Beams:
+def select_beams(
+    reflections: Reflections,
+    zone_axis: np.ndarray,
+    settings: Simulation,
+    device: Device,
+    *,
+    incidence: np.ndarray | None = None,
+) -> Beams:
     """Select the beams of every zone axis.
 
     Parameters
@@ -33,6 +40,8 @@ def select_beams(reflections: Reflections, zone_axis: np.ndarray, settings: Simu
         Beam energy and largest excitation error.
     device : Device
         A GPU.
+    incidence : array, shape (n, 3), float64, optional
+        Unit vectors towards the source; the zone axes if absent.
 
     Returns
     -------
@@ -55,7 +64,9 @@ def select_beams(reflections: Reflections, zone_axis: np.ndarray, settings: Simu
     parts: list[tuple[np.ndarray, ...]] = [(np.empty(0, np.int64), np.empty(0), np.empty(0, np.int64))]
 
     def compute(batch: slice) -> None:
-        errors = excitation_errors(g, arrays.to_device(zone_axis[batch], device), electron_wavelength)
+        tilted = None if incidence is None else arrays.to_device(np.ascontiguousarray(incidence[batch]), device)
+        normal = arrays.to_device(np.ascontiguousarray(zone_axis[batch]), device)
+        errors = excitation_errors(g, normal, electron_wavelength, incidence=tilted)
         pattern, reflection = xp.nonzero(xp.abs(errors) <= limit)
         offsets = xp.searchsorted(pattern, xp.arange(len(errors) + 1)).astype(np.int64)
         kept = reachable(coupling, reflections.centre, least, address[reflection], offsets) != 0

@@ -62,7 +62,7 @@ def structure_potential(crystal: Crystal, settings: Simulation, device: Device) 
         starts([len(table.intervals) for table in tables]),
         upload(np.concatenate([table.first for table in tables]), np.int32),
         np.int32(CELLS),
-        upload(np.array([CELLS / table.edges[-1] for table in tables]), np.float64),
+        np.float64(CELLS / tables[0].edges[-1]),  # all tables end at the same |g|
         upload(box.metric, np.float64),
         upload(np.concatenate([box.extent, box.within]), np.int32),
         np.float64(box.squared_limit),

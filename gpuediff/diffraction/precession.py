@@ -9,17 +9,11 @@ A_gh = U_{g-h} / (2 k cos φ), and the excitation errors.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 
-from gpuediff.diffraction.beams import Beams, Reflections, excitation_errors, select_beams
-from gpuediff.diffraction.electron import wavelength
-from gpuediff.settings import Precession, Simulation
-
-AZIMUTHS_TOGETHER = 16  # bounds the memory
-
-Scatter = Callable[[Reflections, Beams, float, np.ndarray, np.dtype], np.ndarray]
+from gpuediff.diffraction.beams import Beams, Reflections, excitation_errors
+from gpuediff.settings import Precession
 
 
 def incidences(orientation: np.ndarray, precession: Precession) -> np.ndarray:
@@ -27,69 +21,64 @@ def incidences(orientation: np.ndarray, precession: Precession) -> np.ndarray:
 
     Parameters
     ----------
-    orientation : array, shape (3, 3), float64
+    orientation : array, shape (n, 3, 3), float64
         Rows e_x, e_y, e_z.
     precession : Precession
 
     Returns
     -------
-    array, shape (azimuths, 3), float64
+    array, shape (n, azimuths, 3), float64
         Unit vectors in the crystal's Cartesian frame.
     """
-    azimuth = 2 * math.pi * np.arange(precession.azimuths) / precession.azimuths
+    azimuth = 2 * math.pi * np.arange(precession.azimuths)[:, None] / precession.azimuths
     angle = math.radians(precession.angle)
-    in_detector = np.stack(
-        [
-            math.sin(angle) * np.cos(azimuth),
-            math.sin(angle) * np.sin(azimuth),
-            np.full(precession.azimuths, math.cos(angle)),
-        ],
-        axis=1,
-    )
-    x, y, z = in_detector.T[:, :, None]
-    return x * orientation[0] + y * orientation[1] + z * orientation[2]
+    e_x, e_y, e_z = orientation[:, :, None].transpose(1, 0, 2, 3)
+    return math.sin(angle) * (np.cos(azimuth) * e_x + np.sin(azimuth) * e_y) + math.cos(angle) * e_z
 
 
-def precessed(
-    reflections: Reflections, orientation: np.ndarray, settings: Simulation, scatter: Scatter
+def averaged(
+    reflections: Reflections,
+    beams: Beams,
+    intensity: np.ndarray,
+    zone_axis: np.ndarray,
+    precession: Precession,
+    wavelength: float,
 ) -> tuple[Beams, np.ndarray]:
-    """Average one pattern over the directions of the cone.
+    """Average the patterns of all directions of the cone.
 
     Parameters
     ----------
     reflections : Reflections
         Of one crystal.
-    orientation : array, shape (3, 3), float64
-        Rows e_x, e_y, e_z.
-    settings : Simulation
-        With `precession`.
-    scatter : callable
-        `propagation.propagate`, or another function of the same arguments.
+    beams : Beams
+        Of n · azimuths patterns, the directions of one cone one after the other.
+    intensity : array, shape (t, beams), float32 or float64
+        Of these beams.
+    zone_axis : array, shape (n, 3), float64
+        Axis of every cone, unit vectors.
+    precession : Precession
+    wavelength : float
+        Å.
 
     Returns
     -------
     beams : Beams
-        All that are beams for some direction, of one pattern; excitation errors are those of the untilted beam.
-    intensity : array, shape (t, beams), float64
+        Of n patterns: all that are beams for some direction, with the excitation errors of the untilted beam.
+    intensity : array, shape (t, beams), of the same type
         Mean over the directions: a beam has none in those for which it is too far from the Ewald sphere.
     """
-    assert settings.precession is not None
-    vacuum = wavelength(settings.beam_energy, scattering=settings.scattering)
-    towards_source = incidences(orientation, settings.precession)
-    zone_axis = orientation[2]
-    chunks = []
-    for start in range(0, len(towards_source), AZIMUTHS_TOGETHER):
-        incidence = towards_source[start : start + AZIMUTHS_TOGETHER]
-        normals = np.broadcast_to(zone_axis, incidence.shape)
-        chunks.append(select_beams(reflections, normals, settings, incidence=incidence))
-    united = np.unique(np.concatenate([beams.reflection for beams in chunks]))
-    thicknesses = np.array(settings.thicknesses)
-    total = np.zeros((len(thicknesses), len(united)))
-    along_normal = vacuum / math.cos(math.radians(settings.precession.angle))
-    for beams in chunks:
-        intensity = scatter(reflections, beams, along_normal, thicknesses, np.dtype(settings.precision))
-        place = np.searchsorted(united, beams.reflection)
-        for start, stop in zip(beams.offsets[:-1], beams.offsets[1:], strict=True):
-            total[:, place[start:stop]] += intensity[:, start:stop]
-    errors = excitation_errors(reflections.g[united], zone_axis[None], vacuum)[0]
-    return Beams(united, errors, np.array([0, len(united)])), total / len(towards_source)
+    bounds = beams.offsets[:: precession.azimuths]
+    united, errors, means = [], [], []
+    for axis, start, stop in zip(zone_axis, bounds[:-1], bounds[1:], strict=True):
+        reflection, place = np.unique(beams.reflection[start:stop], return_inverse=True)
+        total = np.zeros((len(reflection), len(intensity)))
+        np.add.at(total, place, intensity[:, start:stop].T)
+        united.append(reflection)
+        errors.append(excitation_errors(reflections.g[reflection], axis[None], wavelength)[0])
+        means.append((total.T / precession.azimuths).astype(intensity.dtype))
+    offsets = np.concatenate([[0], np.cumsum([len(reflection) for reflection in united])]).astype(np.int64)
+    none = np.empty((len(intensity), 0), intensity.dtype)
+    return (
+        Beams(np.concatenate([np.empty(0, np.int64), *united]), np.concatenate([np.empty(0), *errors]), offsets),
+        np.concatenate([none, *means], axis=1),
+    )

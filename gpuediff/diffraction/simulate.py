@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -16,14 +17,14 @@ from gpuediff.diffraction.beams import Beams, Reflections, select_beams
 from gpuediff.diffraction.electron import wavelength
 from gpuediff.diffraction.kinematic import kinematic_intensities
 from gpuediff.diffraction.potential import structure_potential
-from gpuediff.diffraction.precession import Scatter, precessed
+from gpuediff.diffraction.precession import averaged, incidences
 from gpuediff.diffraction.propagation import propagate
 from gpuediff.errors import InvalidStructure
-from gpuediff.peaks import PeakBatch
+from gpuediff.peaks import PeakBatch, offsets_of
 from gpuediff.settings import Simulation
 
 MEMORY = 4 * 2**30  # bytes
-THEORIES: dict[str, Scatter] = {"dynamical": propagate, "kinematic": kinematic_intensities}
+THEORIES: dict[str, Callable[..., np.ndarray]] = {"dynamical": propagate, "kinematic": kinematic_intensities}
 
 _TOGETHER = 16  # patterns that one thread computes at a time, at most
 _BYTES_OF_AN_ERROR = 40  # while beams are selected, for each pattern and reflection
@@ -124,7 +125,7 @@ def simulate_orientations(
     reflections: Reflections, orientations: np.ndarray, settings: Simulation, *, memory: int = MEMORY
 ) -> SimulatedPatterns:
     """Simulate the diffraction of a crystal whose couplings are known; arguments and result as of `simulate`."""
-    orientation = _checked_rotations(orientations)
+    orientation = checked_rotations(orientations)
     threads = get_num_threads()
     share = min(threads, max(1, int(memory / _bytes_of_a_pattern(reflections, settings))))
     together = max(1, min(_TOGETHER, math.ceil(len(orientation) / (4 * threads)))) if settings.precession is None else 1
@@ -132,16 +133,73 @@ def simulate_orientations(
     # What every thread reads is computed before there are any.
     reflections.couples, reflections.absorbs, reflections.is_real  # noqa: B018
 
-    def part(start: int) -> tuple[np.ndarray, ...]:
-        return _simulate_together(reflections, orientation[start : start + together], settings, memory)
+    def part(start: int) -> tuple[Beams, np.ndarray]:
+        own = orientation[start : start + together]
+        light = illumination(own, settings)
+        beams = select_beams(reflections, light.zone_axis, settings, incidence=light.incidence)
+        _check_memory(beams, settings, memory)
+        scatter = THEORIES[settings.theory]
+        thicknesses, precision = np.array(settings.thicknesses), np.dtype(settings.precision)
+        intensity = scatter(reflections, beams, light.wavelength_along_normal, thicknesses, precision)
+        return peaks_of(reflections, own, beams, intensity, settings)
 
     # What takes long is compiled, and runs without the interpreter's lock; each thread keeps to its own core.
     with ThreadPoolExecutor(share) as pool, _libraries().limit(limits=1, user_api="blas"):
         parts = list(pool.map(part, starts))
-    reflection, excitation_error, intensity, counts = (
-        np.concatenate(columns, axis=-1) for columns in zip(*parts, strict=True)
-    )
-    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    return assembled(reflections, orientation, parts, settings)
+
+
+@dataclass(frozen=True, eq=False)
+class Illumination:
+    """Whence the beam comes: one direction for each orientation, or all those of a cone, one after the other.
+
+    Parameters
+    ----------
+    zone_axis : array, shape (patterns, 3), float64
+        Foil normals.
+    incidence : array, shape (patterns, 3), float64, or None
+        Unit vectors towards the source; the zone axes if None.
+    wavelength_along_normal : float
+        1 / k_n in Å, with k_n the part of the wave vector along the foil normal.
+    """
+
+    zone_axis: np.ndarray
+    incidence: np.ndarray | None
+    wavelength_along_normal: float
+
+
+def illumination(orientation: np.ndarray, settings: Simulation) -> Illumination:
+    """Find the directions that make up the patterns of some orientations, shape (n, 3, 3)."""
+    vacuum = wavelength(settings.beam_energy, scattering=settings.scattering)
+    if settings.precession is None:
+        return Illumination(orientation[:, 2], None, vacuum)
+    directions = incidences(orientation, settings.precession)
+    zone_axis = np.broadcast_to(orientation[:, None, 2], directions.shape).reshape(-1, 3)
+    cosine = math.cos(math.radians(settings.precession.angle))
+    return Illumination(zone_axis, directions.reshape(-1, 3), vacuum / cosine)
+
+
+def peaks_of(
+    reflections: Reflections, orientation: np.ndarray, beams: Beams, intensity: np.ndarray, settings: Simulation
+) -> tuple[Beams, np.ndarray]:
+    """Average over the directions of a cone if there is one, and leave out what is too weak at every thickness."""
+    if settings.precession is not None:
+        vacuum = wavelength(settings.beam_energy, scattering=settings.scattering)
+        beams, intensity = averaged(reflections, beams, intensity, orientation[:, 2], settings.precession, vacuum)
+    kept = (beams.reflection == reflections.direct) | (intensity >= settings.intensity_min).any(axis=0)
+    offsets = np.concatenate([[0], np.cumsum(kept)])[beams.offsets].astype(np.int64)
+    return Beams(beams.reflection[kept], beams.excitation_error[kept], offsets), intensity[:, kept]
+
+
+def assembled(
+    reflections: Reflections,
+    orientation: np.ndarray,
+    parts: Sequence[tuple[Beams, np.ndarray]],
+    settings: Simulation,
+) -> SimulatedPatterns:
+    """Join the peaks of consecutive orientations of a crystal."""
+    reflection = np.concatenate([beams.reflection for beams, _ in parts])
+    counts = np.concatenate([np.diff(beams.offsets) for beams, _ in parts])
     e_x, e_y = np.repeat(orientation[:, :2], counts, axis=0).transpose(1, 0, 2)
     g = reflections.g[reflection]
     return SimulatedPatterns(
@@ -149,9 +207,9 @@ def simulate_orientations(
         qx=np.sum(e_x * g, axis=1).astype(np.float32),
         qy=np.sum(e_y * g, axis=1).astype(np.float32),
         hkl=reflections.hkl[reflection].astype(np.int16),
-        excitation_error=excitation_error.astype(np.float32),
-        intensity=intensity,
-        offsets=offsets,
+        excitation_error=np.concatenate([beams.excitation_error for beams, _ in parts]).astype(np.float32),
+        intensity=np.concatenate([intensity for _, intensity in parts], axis=1),
+        offsets=offsets_of(counts),
         orientation=orientation,
     )
 
@@ -161,31 +219,6 @@ def _libraries() -> ThreadpoolController:
     return ThreadpoolController()
 
 
-def _simulate_together(
-    reflections: Reflections, orientation: np.ndarray, settings: Simulation, memory: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Simulate some patterns; return reflection, excitation error and intensity of the peaks kept, and their counts."""
-
-    def scatter(
-        reflections: Reflections, beams: Beams, wavelength: float, thicknesses: np.ndarray, precision: np.dtype
-    ) -> np.ndarray:
-        _check_memory(beams, precision, memory)
-        return THEORIES[settings.theory](reflections, beams, wavelength, thicknesses, precision)
-
-    precision = np.dtype(settings.precision)
-    if settings.precession is not None and len(orientation):
-        beams, intensity = precessed(reflections, orientation[0], settings, scatter)
-        intensity = intensity.astype(precision)
-    else:
-        beams = select_beams(reflections, orientation[:, 2], settings)
-        electron_wavelength = wavelength(settings.beam_energy, scattering=settings.scattering)
-        intensity = scatter(reflections, beams, electron_wavelength, np.array(settings.thicknesses), precision)
-    is_direct = beams.reflection == reflections.direct
-    kept = is_direct | (intensity >= settings.intensity_min).any(axis=0)
-    counts = np.add.reduceat(kept, beams.offsets[:-1], dtype=np.int64) if len(orientation) else np.empty(0, np.int64)
-    return beams.reflection[kept], beams.excitation_error[kept], intensity[:, kept], counts
-
-
 def _bytes_of_a_pattern(reflections: Reflections, settings: Simulation) -> float:
     """Estimate what a thread takes: the matrix of a typical pattern, and the excitation errors of some."""
     # Reflections fill a sphere, beams a shell about the Ewald sphere in it.
@@ -193,9 +226,9 @@ def _bytes_of_a_pattern(reflections: Reflections, settings: Simulation) -> float
     return 2 * np.dtype(settings.precision).itemsize * beams**2 + _BYTES_OF_AN_ERROR * _TOGETHER * len(reflections.g)
 
 
-def _check_memory(beams: Beams, precision: np.dtype, memory: int) -> None:
+def _check_memory(beams: Beams, settings: Simulation, memory: int) -> None:
     most = int(np.diff(beams.offsets).max(initial=0))
-    needed = 2 * precision.itemsize * most**2
+    needed = 2 * np.dtype(settings.precision).itemsize * most**2
     if needed > memory:
         raise InvalidStructure(
             f"a pattern has {most:,} beams, whose matrix takes {needed / 2**30:.1f} GiB, more than the "
@@ -203,7 +236,7 @@ def _check_memory(beams: Beams, precision: np.dtype, memory: int) -> None:
         )
 
 
-def _checked_rotations(orientations: np.ndarray) -> np.ndarray:
+def checked_rotations(orientations: np.ndarray) -> np.ndarray:
     """Return the matrices as float64 if all are rotations, to the precision of float32."""
     matrices = np.ascontiguousarray(orientations, dtype=np.float64)
     if matrices.ndim != 3 or matrices.shape[1:] != (3, 3):

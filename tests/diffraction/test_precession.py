@@ -3,10 +3,11 @@ import numpy as np
 import pytest
 
 from gpuediff.diffraction import precession
-from gpuediff.diffraction.beams import excitation_errors
+from gpuediff.diffraction.beams import excitation_errors, select_beams
 from gpuediff.diffraction.electron import wavelength
 from gpuediff.diffraction.orientations import orientation_matrix
-from gpuediff.diffraction.simulate import simulate
+from gpuediff.diffraction.propagation import propagate
+from gpuediff.diffraction.simulate import reflections_of, simulate
 from gpuediff.settings import Precession
 from tests.diffraction.test_simulate import ELASTIC, EXACT, GOLD, QUARTZ, RANDOM, assert_same_pattern, totals
 
@@ -41,8 +42,11 @@ def test_excitation_errors_of_a_tilted_beam_reach_the_sphere():
 
 
 def test_the_beam_goes_evenly_around_the_zone_axis():
-    orientation = orientation_matrix(RANDOM[:1])[0]
-    directions = precession.incidences(orientation, Precession(angle=2.0, azimuths=12))
+    orientations = orientation_matrix(RANDOM[:2])
+    orientation, directions = (
+        orientations[1],
+        precession.incidences(orientations, Precession(angle=2.0, azimuths=12))[1],
+    )
     np.testing.assert_allclose(np.linalg.norm(directions, axis=1), 1)
     np.testing.assert_allclose(directions @ orientation[2], np.cos(np.radians(2.0)))
     np.testing.assert_allclose(directions.mean(axis=0), np.cos(np.radians(2.0)) * orientation[2], atol=1e-12)
@@ -54,12 +58,21 @@ def test_nothing_is_lost_where_nothing_absorbs():
     np.testing.assert_allclose(totals(patterns), 1, rtol=0, atol=1e-11)
 
 
-def test_the_mean_is_that_of_all_directions_in_whatever_chunks(monkeypatch):
+def test_the_mean_is_that_of_all_directions():
+    settings = EXACT.model_copy(update={"thicknesses": (200.0,)})
     orientation = orientation_matrix(RANDOM[:1])
-    whole = simulate(QUARTZ, orientation, precessing(EXACT, azimuths=10))
-    monkeypatch.setattr(precession, "AZIMUTHS_TOGETHER", 3)
-    chunked = simulate(QUARTZ, orientation, precessing(EXACT, azimuths=10))
-    np.testing.assert_allclose(chunked.intensity, whole.intensity, rtol=0, atol=1e-14)
+    whole = simulate(QUARTZ, orientation, precessing(settings, azimuths=6))
+    cone = precession.incidences(orientation, Precession(azimuths=6))[0]
+    reflections = reflections_of(QUARTZ, settings)
+    total = np.zeros(len(reflections.g))
+    for direction in cone:
+        beams = select_beams(reflections, orientation[:, 2], settings, incidence=direction[None])
+        along_normal = wavelength(settings.beam_energy) / np.cos(np.radians(1.0))
+        total[beams.reflection] += propagate(reflections, beams, along_normal, [200.0], np.float64)[0] / 6
+    expected = {tuple(hkl): value for hkl, value in zip(reflections.hkl.tolist(), total, strict=True)}
+    for hkl, value in zip(whole.hkl.tolist(), whole.intensity[0], strict=True):
+        assert value == pytest.approx(expected[tuple(hkl)], abs=1e-13)
+    assert len(whole.qx) == np.count_nonzero(total)
 
 
 def test_directions_that_the_crystal_cannot_tell_apart_give_equivalent_reflections_one_intensity():

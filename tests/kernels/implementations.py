@@ -11,7 +11,7 @@ import pytest
 
 from gpuediff import arrays
 from gpuediff.arrays import Device, resolve_device
-from gpuediff.diffraction import gpu_beams, gpu_potential, gpu_propagation, propagation
+from gpuediff.diffraction import gpu_beams, gpu_potential, gpu_propagation, gpu_simulation, propagation
 from gpuediff.errors import DeviceUnavailable
 from gpuediff.features import radial_basis
 from tests.host_shim import shim
@@ -139,6 +139,15 @@ def _potential_on_gpu(*arguments):
     return gpu_potential.structure_potential(*arguments, resolve_device("gpu"))
 
 
+def _simulation_on_host_shim(*arguments):
+    with host_shim_as_gpu():
+        return gpu_simulation.simulate_crystals(*arguments, HOST_SHIM)
+
+
+def _simulation_on_gpu(*arguments):
+    return gpu_simulation.simulate_crystals(*arguments, resolve_device("gpu"))
+
+
 def available(family):
     """Return parameters for `pytest.mark.parametrize`; what cannot run here is skipped with the reason."""
     no_compiler = pytest.mark.skipif(shim.COMPILER is None, reason="g++ is not installed")
@@ -160,6 +169,11 @@ def available(family):
         return [
             pytest.param(_potential_on_host_shim, id="host shim", marks=no_compiler),
             pytest.param(_potential_on_gpu, id="cuda", marks=on_gpu),
+        ]
+    if family == "simulation":
+        return [
+            pytest.param(_simulation_on_host_shim, id="host shim", marks=no_compiler),
+            pytest.param(_simulation_on_gpu, id="cuda", marks=on_gpu),
         ]
     assert family == "bloch_chebyshev"
     return [
