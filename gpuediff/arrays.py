@@ -34,6 +34,9 @@ class Device:
     name: str
     reason: str
 
+    def __str__(self) -> str:
+        return f"computing on the {self.name}: {self.reason}"
+
 
 def resolve_device(request: Literal["auto", "gpu", "cpu"]) -> Device:
     """Decide once, at a public boundary, where to compute.
@@ -51,7 +54,7 @@ def resolve_device(request: Literal["auto", "gpu", "cpu"]) -> Device:
     if request not in ("auto", "gpu", "cpu"):
         raise DeviceUnavailable(f"device = {request!r}: expected 'auto', 'gpu' or 'cpu'")
     if request == "cpu":
-        return Device("cpu", "CPU", "the CPU was asked for")
+        return CPU
     try:
         name = _gpu_name()
     except DeviceUnavailable as missing:
@@ -61,19 +64,33 @@ def resolve_device(request: Literal["auto", "gpu", "cpu"]) -> Device:
     return Device("gpu", name, "the GPU was asked for" if request == "gpu" else f"CuPy found {name}")
 
 
-def choose_device(request: Literal["auto", "gpu", "cpu"]) -> str:
-    """Say in one line where this version computes, and why.
+CPU = Device("cpu", "CPU", "the CPU was asked for")
+
+
+def choose_device(request: Literal["auto", "gpu", "cpu"], *, has_gpu_path: bool = False) -> Device:
+    """Decide where a step of the main job is computed.
+
+    Parameters
+    ----------
+    request : "auto", "gpu" or "cpu"
+        "auto" takes the CPU while the GPU's way is not measured.
+    has_gpu_path : bool
+        Whether the step can be computed on a GPU.
 
     Raises
     ------
     DeviceUnavailable
-        If the GPU is asked for: this version runs the whole of the main job on the CPU.
+        If the GPU is asked for and is not there, or the step has no way to use it.
     """
+    if request == "gpu" and not has_gpu_path:
+        raise DeviceUnavailable("--device gpu: this step is computed on the CPU only: use --device cpu")
     if request == "gpu":
-        raise DeviceUnavailable("--device gpu: this version runs the main job on the CPU only: use --device cpu")
-    device = resolve_device(request)
-    unused = f", although there is a GPU ({device.name})" if device.kind == "gpu" else ""
-    return f"computing on the CPU, as this version always does{unused}"
+        return resolve_device("gpu")
+    found = resolve_device(request)
+    if found.kind == "cpu":
+        return found
+    way = "--device gpu takes it, not yet measured" if has_gpu_path else "this step has no use for it"
+    return Device("cpu", "CPU", f"there is a GPU ({found.name}): {way}")
 
 
 def _gpu_name() -> str:

@@ -49,7 +49,7 @@ def examine() -> dict[str, Any]:
         "memory_gib": round(_memory_bytes() / 2**30, 1),
         "packages": {name: _version(name) for name in CPU_PACKAGES + GPU_PACKAGES + OTHER_PACKAGES},
         "gpu": device.name if device.kind == "gpu" else None,
-        "path": choose_device("auto"),
+        "path": str(choose_device("auto", has_gpu_path=True)),
     }
 
 

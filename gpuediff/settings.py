@@ -18,6 +18,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Val
 from gpuediff.errors import InvalidConfig
 
 CrystalSystem = Literal["triclinic", "monoclinic", "orthorhombic", "tetragonal", "trigonal", "hexagonal", "cubic"]
+MEMORY = 4 * 2**30  # bytes that a simulation may take where nobody says otherwise
 CRYSTAL_SYSTEMS: tuple[CrystalSystem, ...] = get_args(CrystalSystem)
 
 

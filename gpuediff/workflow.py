@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gpuediff.arrays import CPU, Device
 from gpuediff.errors import InvalidBundle, InvalidLibrary
 from gpuediff.evaluation.metrics import Answers, Evaluation, LabelledFeatures, TrainLabels
 from gpuediff.evaluation.metrics import evaluate as evaluate_hierarchy
@@ -18,7 +19,7 @@ from gpuediff.features.preparation import intensity_sums, scale_intensity
 from gpuediff.hierarchy.trained_on import TrainedOn, intensity_sum_for
 from gpuediff.library.split import split_materials
 from gpuediff.progress import Track, silent
-from gpuediff.settings import Run
+from gpuediff.settings import MEMORY, Run
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -33,7 +34,15 @@ if TYPE_CHECKING:
 PATTERNS_AT_A_TIME = 20_000
 
 
-def simulate(run: Run, path: str | Path, *, executor: Executor | None = None, track: Track = silent) -> Outcome:
+def simulate(
+    run: Run,
+    path: str | Path,
+    *,
+    executor: Executor | None = None,
+    device: Device = CPU,
+    memory: int = MEMORY,
+    track: Track = silent,
+) -> Outcome:
     """Read a run's structures and write their pattern library.
 
     Parameters
@@ -42,7 +51,11 @@ def simulate(run: Run, path: str | Path, *, executor: Executor | None = None, tr
     path : path
         Of the library to be; an interrupted simulation to the same path goes on where it stopped.
     executor : Executor, optional
-        Whose workers simulate; this process if absent.
+        Whose workers simulate, on the CPU; this process if absent.
+    device : Device
+        Where this process simulates.
+    memory : int
+        Bytes that the simulation may take on the CPU, beside a shard of the library.
 
     Returns
     -------
@@ -58,7 +71,7 @@ def simulate(run: Run, path: str | Path, *, executor: Executor | None = None, tr
     crystals, skipped = read_crystals(run.structures, track=track)
     if not crystals:
         raise InvalidLibrary(f"no structure of source {run.structures.source!r} can be simulated: {_reasons(skipped)}")
-    return build_library(path, run, crystals, skipped, executor=executor, track=track)
+    return build_library(path, run, crystals, skipped, executor=executor, device=device, memory=memory, track=track)
 
 
 def labelled_features(

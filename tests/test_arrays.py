@@ -187,9 +187,12 @@ def test_an_item_that_does_not_fit_alone_is_an_error():
         run_batches(compute, [slice(0, 4)])
 
 
-def test_a_gpu_is_never_claimed_to_be_used(monkeypatch):
-    monkeypatch.setattr(arrays, "resolve_device", lambda request: Device("gpu", "H200", "CuPy found H200"))
-    assert arrays.choose_device("auto").startswith("computing on the CPU")
-    assert "H200" in arrays.choose_device("auto")
+def test_a_gpu_is_taken_only_by_steps_that_can_use_it_and_only_when_asked_for(monkeypatch):
+    there = Device("gpu", "H200", "CuPy found H200")
+    monkeypatch.setattr(arrays, "resolve_device", lambda request: arrays.CPU if request == "cpu" else there)
+    assert str(arrays.choose_device("auto")).startswith("computing on the CPU: there is a GPU (H200): this step has no")
+    assert "--device gpu takes it, not yet measured" in str(arrays.choose_device("auto", has_gpu_path=True))
+    assert arrays.choose_device("gpu", has_gpu_path=True) is there
+    assert arrays.choose_device("cpu", has_gpu_path=True) is arrays.CPU
     with pytest.raises(DeviceUnavailable, match="on the CPU only: use --device cpu"):
         arrays.choose_device("gpu")

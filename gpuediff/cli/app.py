@@ -109,6 +109,9 @@ def simulate(
     ] = None,
     orientation: Annotated[int, typer.Option(min=0, help="With --plot: which of the run's orientations.")] = 0,
     scheduler: Annotated[str | None, typer.Option(help="Address of a Dask scheduler whose workers simulate.")] = None,
+    memory: Annotated[
+        float, typer.Option(min=0.01, help="GiB that the computation may take, beside a shard of the library.")
+    ] = 4.0,
     device: Device = "auto",
     seed: Seed = None,
     quiet: Quiet = False,
@@ -121,7 +124,7 @@ def simulate(
 
     screen = Screen(quiet=quiet, as_json=as_json)
     run, folder = _run_and_folder(config, folder, seed)
-    _choose_device(device, screen)
+    chosen = _choose_device(device, screen, has_gpu_path=plot is None)
     if plot is not None:
         from gpuediff.cli.plot import plot_material
 
@@ -131,7 +134,9 @@ def simulate(
         return
     path = folder / "library.h5"
     with _shards_kept(path), _workers(scheduler) as executor:
-        outcome = workflow.simulate(run, path, executor=executor, track=screen.track)
+        outcome = workflow.simulate(
+            run, path, executor=executor, device=chosen, memory=int(memory * 2**30), track=screen.track
+        )
     if outcome == "existed":
         screen.remark(f"{path} is already the library of this configuration")
     elif outcome == "resumed":
@@ -346,10 +351,12 @@ def _run_and_folder(config: Path, folder: Path | None, seed: int | None) -> tupl
     return (run if seed is None else run.with_seed(seed)), folder or Path("runs") / config.stem
 
 
-def _choose_device(device: DeviceName, screen: Screen) -> None:
+def _choose_device(device: DeviceName, screen: Screen, *, has_gpu_path: bool = False) -> Any:
     from gpuediff.arrays import choose_device
 
-    screen.remark(choose_device(device))
+    chosen = choose_device(device, has_gpu_path=has_gpu_path)
+    screen.remark(str(chosen))
+    return chosen
 
 
 @contextlib.contextmanager

@@ -45,7 +45,7 @@ def run_demo(folder: Path, seed: int | None, screen: Screen) -> None:
     run = load_run(shipped_file("configs", "quickstart.toml"))
     if seed is not None:
         run = run.with_seed(seed)
-    screen.remark(choose_device("auto"))
+    screen.remark(str(choose_device("auto")))
     path = folder / "library.h5"
     workflow.simulate(run, path, track=screen.track)
     with Library(path) as library:

@@ -21,9 +21,8 @@ from gpuediff.diffraction.precession import averaged, incidences
 from gpuediff.diffraction.propagation import propagate
 from gpuediff.errors import InvalidStructure
 from gpuediff.peaks import PeakBatch, offsets_of
-from gpuediff.settings import Simulation
+from gpuediff.settings import MEMORY, Simulation
 
-MEMORY = 4 * 2**30  # bytes
 THEORIES: dict[str, Callable[..., np.ndarray]] = {"dynamical": propagate, "kinematic": kinematic_intensities}
 
 _TOGETHER = 16  # patterns that one thread computes at a time, at most
@@ -232,7 +231,7 @@ def _check_memory(beams: Beams, settings: Simulation, memory: int) -> None:
     if needed > memory:
         raise InvalidStructure(
             f"a pattern has {most:,} beams, whose matrix takes {needed / 2**30:.1f} GiB, more than the "
-            f"{memory / 2**30:.1f} GiB allowed: allow more memory, or choose a smaller g_max or excitation_error_max"
+            f"{memory / 2**30:.1f} GiB allowed: allow more (--memory), or make g_max or excitation_error_max smaller"
         )
 
 

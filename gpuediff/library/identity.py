@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import gpuediff
+from gpuediff.arrays import Device
 from gpuediff.library.schema import SCHEMA_VERSION
 from gpuediff.settings import Run
 
@@ -40,10 +41,11 @@ def identity(run: Run, checksum: str) -> dict[str, Any]:
     return {**configuration, "checksum of all crystals": checksum, "schema version": SCHEMA_VERSION}
 
 
-def software_versions() -> dict[str, str]:
-    """Return the versions of the software that decides about the bytes of a library."""
+def software_versions(device: Device) -> dict[str, str]:
+    """Return the versions of the software that decides about the bytes of a library, and the GPU if one does."""
     versions = {name: importlib.metadata.version(name) for name in ("numpy", "numba", "h5py")}
-    return {"gpuediff": gpuediff.__version__, **versions}
+    gpu = {"device": device.name} if device.kind == "gpu" else {}
+    return {"gpuediff": gpuediff.__version__, **versions, **gpu}
 
 
 def differences(there: dict[str, Any], here: dict[str, Any], prefix: str = "") -> list[str]:

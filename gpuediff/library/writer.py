@@ -7,14 +7,17 @@ ends with the same bytes as one that was not.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from gpuediff.arrays import CPU, Device
 from gpuediff.durable import exclusive, lock_of, publish, sha256_of_file
 from gpuediff.errors import GpuediffError, InvalidLibrary, InvalidPeaks
 from gpuediff.library.identity import crystals_checksum, differences, identity, software_versions
@@ -23,7 +26,7 @@ from gpuediff.library.reader import Library
 from gpuediff.library.schema import MATERIALS, SKIPPED, THICKNESSES, create_file, write_column, write_head
 from gpuediff.library.shards import Piece, expected_cost, merge_shards, plan_shards, write_shard
 from gpuediff.progress import Track, Workload, silent
-from gpuediff.settings import Run, Simulation
+from gpuediff.settings import MEMORY, Run, Simulation
 
 if TYPE_CHECKING:
     from gpuediff.crystals.crystal import Crystal
@@ -42,6 +45,8 @@ def build_library(
     skipped: Sequence[Skipped] = (),
     *,
     executor: Executor | None = None,
+    device: Device = CPU,
+    memory: int = MEMORY,
     track: Track = silent,
 ) -> Outcome:
     """Simulate crystals and write their patterns to a library.
@@ -59,6 +64,10 @@ def build_library(
     executor : Executor, optional
         Whose workers simulate, a crystal at a time: a process pool, or `get_executor()` of a Dask client. This
         process does it if absent. The bytes are the same where the workers' software is.
+    device : Device
+        Where this process simulates; on a GPU, the crystals of a shard together.
+    memory : int
+        Bytes that a simulation on the CPU may take.
     track : Track
 
     Returns
@@ -88,10 +97,11 @@ def build_library(
             if is_of(parts, made_from) or (parts.exists() and not any(parts.iterdir())):
                 _remove(parts)  # a build was killed while it did so itself
             return "existed"
-        journal = Journal(parts, made_from, software_versions())
+        journal = Journal(parts, made_from, software_versions(device))
         resumed = bool(journal.records)
         plan = plan_shards(crystals, run.simulation)
-        _complete_shards(parts, journal, plan, run.simulation, crystals, executor, track)
+        simulator = _Simulator(run.simulation, executor, device, memory)
+        _complete_shards(parts, journal, plan, simulator, crystals, track)
         records = [journal.records[shard] for shard in range(len(plan))]
         failed = {index: reason for record in records for index, reason in record.failed.items()}
         if len(failed) == len(crystals):
@@ -101,13 +111,78 @@ def build_library(
                 f"{crystals[0].material_id}: {failed[0]}"
             )
         merged = parts / "library.h5"
-        _merge(merged, run, crystals, skipped, records, failed, track)
+        _merge(merged, run, crystals, skipped, records, failed, software_versions(device), track)
         publish(merged, path)
         _remove(parts)
     return "resumed" if resumed else "built"
 
 
-def simulate_crystal(crystal: Crystal, settings: Simulation, orientations: slice = slice(None)) -> SimulatedPatterns:
+@dataclass(frozen=True)
+class _Simulator:
+    """By whom and how crystals are simulated."""
+
+    settings: Simulation
+    executor: Executor | None
+    device: Device
+    memory: int
+
+    def outcomes(
+        self, work: Sequence[tuple[int, Piece]], crystals: Sequence[Crystal]
+    ) -> Iterator[tuple[int, Piece, SimulatedPatterns | str]]:
+        """Yield shard, piece, and its patterns or the reason why there are none, in the order of the work."""
+        if self.executor is not None:
+            yield from self._by_workers(self.executor, work, crystals)
+        elif self.device.kind == "gpu":
+            yield from self._on_gpu(work, crystals)
+        else:
+            for shard, piece in work:
+                yield shard, piece, self.patterns_or_reason(crystals[piece.crystal], piece)
+
+    def patterns_or_reason(self, crystal: Crystal, piece: Piece) -> SimulatedPatterns | str:
+        """Simulate a piece of a crystal on the CPU."""
+        try:
+            orientations = slice(piece.start, piece.stop)
+            return _checked(simulate_crystal(crystal, self.settings, orientations, memory=self.memory))
+        except GpuediffError as error:
+            return str(error)
+
+    def _by_workers(
+        self, executor: Executor, work: Sequence[tuple[int, Piece]], crystals: Sequence[Crystal]
+    ) -> Iterator[tuple[int, Piece, SimulatedPatterns | str]]:
+        alone = replace(self, executor=None, device=CPU)  # what travels to the workers
+        waiting: deque = deque()
+        for shard, piece in work:
+            future = executor.submit(alone.patterns_or_reason, crystals[piece.crystal], piece)
+            waiting.append((shard, piece, future))
+            if len(waiting) == CRYSTALS_AHEAD:
+                shard, piece, future = waiting.popleft()
+                yield shard, piece, future.result()
+        for shard, piece, future in waiting:
+            yield shard, piece, future.result()
+
+    def _on_gpu(
+        self, work: Sequence[tuple[int, Piece]], crystals: Sequence[Crystal]
+    ) -> Iterator[tuple[int, Piece, SimulatedPatterns | str]]:
+        from gpuediff.diffraction.gpu_simulation import simulate_crystals
+        from gpuediff.diffraction.orientations import orientations_for
+
+        for shard, entries in itertools.groupby(work, key=lambda entry: entry[0]):
+            pieces = [piece for _, piece in entries]
+            batch = []
+            for piece in pieces:
+                crystal = crystals[piece.crystal]
+                orientations = orientations_for(crystal, self.settings.orientations)
+                batch.append((crystal, orientations[piece.start : piece.stop]))
+            for piece, outcome in zip(pieces, simulate_crystals(batch, self.settings, self.device), strict=True):
+                try:
+                    yield shard, piece, str(outcome) if isinstance(outcome, Exception) else _checked(outcome)
+                except InvalidPeaks as error:
+                    yield shard, piece, str(error)
+
+
+def simulate_crystal(
+    crystal: Crystal, settings: Simulation, orientations: slice = slice(None), *, memory: int = MEMORY
+) -> SimulatedPatterns:
     """Simulate the orientations of a crystal, all or some.
 
     Raises
@@ -118,7 +193,7 @@ def simulate_crystal(crystal: Crystal, settings: Simulation, orientations: slice
     from gpuediff.diffraction.orientations import orientations_for
     from gpuediff.diffraction.simulate import simulate
 
-    return simulate(crystal, orientations_for(crystal, settings.orientations)[orientations], settings)
+    return simulate(crystal, orientations_for(crystal, settings.orientations)[orientations], settings, memory=memory)
 
 
 def _check_crystals(path: Path, crystals: Sequence[Crystal]) -> None:
@@ -150,9 +225,8 @@ def _complete_shards(
     parts: Path,
     journal: Journal,
     plan: Sequence[Sequence[Piece]],
-    settings: Simulation,
+    simulator: _Simulator,
     crystals: Sequence[Crystal],
-    executor: Executor | None,
     track: Track,
 ) -> None:
     """Simulate the crystals of all shards that are not on the disk as the journal says."""
@@ -164,9 +238,9 @@ def _complete_shards(
     done: list[tuple[int, SimulatedPatterns]] = []
     failed: dict[int, str] = {}
     outcomes = Workload(
-        _outcomes(work, crystals, settings, executor),
+        simulator.outcomes(work, crystals),
         sizes=[piece.stop - piece.start for _, piece in work],
-        costs=[expected_cost(piece, crystals[piece.crystal], settings) for _, piece in work],
+        costs=[expected_cost(piece, crystals[piece.crystal], simulator.settings) for _, piece in work],
         unit="patterns",
     )
     for shard, piece, outcome in track(outcomes, "simulating crystals"):
@@ -176,37 +250,11 @@ def _complete_shards(
             done.append((piece.crystal, outcome))
         if piece == plan[shard][-1]:
             temporary, path = parts / "shard.tmp", _shard_path(parts, shard)
-            patterns, peaks = write_shard(temporary, done, len(settings.thicknesses))
+            patterns, peaks = write_shard(temporary, done, len(simulator.settings.thicknesses))
             checksum = sha256_of_file(temporary)
             publish(temporary, path)
             journal.add(ShardRecord(shard, checksum, patterns, peaks, failed))
             done, failed = [], {}
-
-
-def _outcomes(
-    work: Sequence[tuple[int, Piece]], crystals: Sequence[Crystal], settings: Simulation, executor: Executor | None
-) -> Iterator[tuple[int, Piece, SimulatedPatterns | str]]:
-    """Yield shard, piece, and its patterns or the reason why there are none, in the order of the work."""
-    if executor is None:
-        for shard, piece in work:
-            yield shard, piece, _patterns_or_reason(crystals[piece.crystal], settings, piece)
-        return
-    waiting: deque = deque()
-    for shard, piece in work:
-        future = executor.submit(_patterns_or_reason, crystals[piece.crystal], settings, piece)
-        waiting.append((shard, piece, future))
-        if len(waiting) == CRYSTALS_AHEAD:
-            shard, piece, future = waiting.popleft()
-            yield shard, piece, future.result()
-    for shard, piece, future in waiting:
-        yield shard, piece, future.result()
-
-
-def _patterns_or_reason(crystal: Crystal, settings: Simulation, piece: Piece) -> SimulatedPatterns | str:
-    try:
-        return _checked(simulate_crystal(crystal, settings, slice(piece.start, piece.stop)))
-    except GpuediffError as error:
-        return str(error)
 
 
 def _checked(patterns: SimulatedPatterns) -> SimulatedPatterns:
@@ -225,6 +273,7 @@ def _merge(
     skipped: Sequence[Skipped],
     records: Sequence[ShardRecord],
     failed: dict[int, str],
+    versions: dict[str, str],
     track: Track,
 ) -> None:
     kept = np.array([index not in failed for index in range(len(crystals))])
@@ -235,7 +284,7 @@ def _merge(
     }
     with create_file(merged) as file:
         kept_run = run.without_folders().model_dump_json()
-        write_head(file, kept_run, crystals_checksum(crystals, skipped), software_versions())
+        write_head(file, kept_run, crystals_checksum(crystals, skipped), versions)
         write_column(file, THICKNESSES, np.array(run.simulation.thicknesses))
         for column in MATERIALS:
             write_column(file, column, [getattr(crystal, column.field) for crystal in materials])

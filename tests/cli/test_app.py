@@ -92,7 +92,7 @@ def test_an_interrupted_simulation_says_what_is_kept_and_goes_on(folder, tmp_pat
     monkeypatch.setattr(shards, "SHARD_CRYSTALS", 4)
     real, simulated = writer.simulate_crystal, []
 
-    def pressed_at_the_tenth(*arguments):
+    def pressed_at_the_tenth(*arguments, **memory):
         simulated.append(arguments)
         if len(simulated) == 10:
             raise KeyboardInterrupt

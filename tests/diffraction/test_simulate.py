@@ -244,3 +244,14 @@ def test_positions_that_are_not_finite_are_refused():
     broken = dataclasses.replace(GOLD, positions=np.array([[np.nan, 0, 0]]))
     with pytest.raises(InvalidStructure, match="not finite"):
         simulate(broken, np.eye(3)[None], Simulation())
+
+
+def test_the_memory_that_is_allowed_changes_no_bit_of_a_pattern():
+    orientations = orientation_matrix(RANDOM)
+    plenty, little = (simulate(QUARTZ, orientations, EXACT, memory=memory) for memory in (2**32, 2**21))
+    np.testing.assert_array_equal(little.intensity, plenty.intensity)
+
+
+def test_a_pattern_that_does_not_fit_the_memory_is_refused_before_it_is_tried():
+    with pytest.raises(InvalidStructure, match=r"beams, whose matrix takes .* GiB allowed: allow more \(--memory\)"):
+        simulate(QUARTZ, orientation_matrix(RANDOM), EXACT, memory=10_000)

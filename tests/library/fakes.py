@@ -44,7 +44,7 @@ def crystals(count: int) -> list[Crystal]:
     return [a_crystal(index, numbers[index % len(numbers)]) for index in range(count)]
 
 
-def fake_patterns(crystal: Crystal, settings: Simulation, orientations: slice = slice(None)):
+def fake_patterns(crystal: Crystal, settings: Simulation, orientations: slice = slice(None), **_memory):
     """Random patterns with 0 to 9 peaks, the same for every call; every seventh crystal fails."""
     index = int(crystal.material_id.rpartition("-")[2])
     if index % 7 == 6:

@@ -91,7 +91,7 @@ def test_names_in_any_script_come_back(tmp_path):
 
 def test_a_library_of_one_material_without_a_single_peak_can_be_read(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        writer, "simulate_crystal", lambda _, settings, __: fakes.random_patterns(0, settings, peaks_max=0)
+        writer, "simulate_crystal", lambda _, settings, __, **___: fakes.random_patterns(0, settings, peaks_max=0)
     )
     build_library(tmp_path / "library.h5", RUN, CRYSTALS[:1])
     with Library(tmp_path / "library.h5") as library:
@@ -138,7 +138,9 @@ def test_patterns_come_in_the_order_asked_for_however_the_file_is_read(path, mon
 
 def test_a_pattern_read_between_two_others_of_one_span_is_not_overwritten(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        writer, "simulate_crystal", lambda _, settings, __: fakes.random_patterns(3, settings, peaks_min=3, peaks_max=3)
+        writer,
+        "simulate_crystal",
+        lambda _, settings, __, **___: fakes.random_patterns(3, settings, peaks_min=3, peaks_max=3),
     )
     build_library(tmp_path / "library.h5", fakes.a_run(patterns=20), CRYSTALS[:1])
     monkeypatch.setattr(reader, "SPAN_PEAKS", 20)

@@ -12,6 +12,8 @@ from gpuediff.library.reader import Library
 from gpuediff.library.shards import expected_peaks
 from gpuediff.library.writer import build_library, simulate_crystal
 from gpuediff.settings import Structures
+from tests.host_shim import shim
+from tests.kernels.implementations import HOST_SHIM, host_shim_as_gpu
 from tests.library import fakes
 
 SIMULATE = simulate_crystal  # before the folder's conftest puts a fake in its place
@@ -71,7 +73,7 @@ def test_a_library_holds_the_same_however_a_crystal_is_divided(path, crystals, t
 
 
 def test_a_crystal_that_fails_in_some_orientations_only_stops_the_build(crystals, tmp_path, monkeypatch):
-    def failing(crystal, settings, orientations):
+    def failing(crystal, settings, orientations, **_memory):
         if crystal is crystals[0] and orientations.start == 2:
             raise InvalidPeaks("fails in the third orientation")
         return SIMULATE(crystal, settings, orientations)
@@ -80,3 +82,21 @@ def test_a_crystal_that_fails_in_some_orientations_only_stops_the_build(crystals
     monkeypatch.setattr(writer, "simulate_crystal", failing)
     with pytest.raises(InvalidLibrary, match="could be simulated in some orientations, and not in all"):
         build_library(tmp_path / "library.h5", RUN, crystals[:2])
+
+
+@pytest.mark.skipif(shim.COMPILER is None, reason="g++ is not installed")
+def test_a_library_simulated_by_the_kernels_holds_the_same_but_for_rounding(crystals, tmp_path, monkeypatch):
+    monkeypatch.setattr(writer, "simulate_crystal", SIMULATE)
+    run = fakes.a_run(thicknesses=(100.0,), patterns=2, g_max=0.7)
+    chosen = sorted(crystals, key=lambda crystal: crystal.volume)[:2]
+    build_library(tmp_path / "cpu.h5", run, chosen)
+    with host_shim_as_gpu():
+        build_library(tmp_path / "gpu.h5", run, chosen, device=HOST_SHIM)
+    with Library(tmp_path / "cpu.h5") as first, Library(tmp_path / "gpu.h5") as second:
+        assert first.identity == second.identity
+        np.testing.assert_array_equal(first.orientation, second.orientation)
+        for ours, theirs in zip(first.peaks(100.0), second.peaks(100.0), strict=True):
+            strong = [np.sort(pattern[2][pattern[2] > 1e-5]) for pattern in (ours, theirs)]
+            np.testing.assert_allclose(*strong, rtol=0, atol=5e-6)
+        assert "device" not in first.info()["versions"]
+        assert second.info()["versions"]["device"] == HOST_SHIM.name

@@ -155,7 +155,7 @@ def stop_at(monkeypatch, name: str) -> list[str]:
     """Interrupt the build at a material, and list the materials that are simulated."""
     simulated: list[str] = []
 
-    def simulate(crystal, settings, _):
+    def simulate(crystal, settings, _, **_memory):
         if crystal.material_id == name:
             raise KeyboardInterrupt
         simulated.append(crystal.material_id)
@@ -180,7 +180,7 @@ def test_a_restart_simulates_only_what_no_complete_shard_holds(whole, tmp_path, 
 def test_an_unexpected_error_passes_through_and_keeps_the_finished_shards(tmp_path, monkeypatch):
     path = tmp_path / "library.h5"
 
-    def broken(crystal, settings, _):
+    def broken(crystal, settings, _, **_memory):
         if crystal.material_id == "test-5":
             raise ZeroDivisionError
         return fakes.fake_patterns(crystal, settings)
@@ -214,7 +214,7 @@ def test_parts_of_another_configuration_are_refused_and_left_alone(whole, tmp_pa
         build_library(path, fakes.a_run(g_max=1.5), fakes.crystals(20))
     with pytest.raises(InvalidLibrary, match="checksum of all crystals"):
         build_library(path, fakes.a_run(), fakes.crystals(19))
-    monkeypatch.setattr(writer, "software_versions", lambda: {"numpy": "0.1"})
+    monkeypatch.setattr(writer, "software_versions", lambda _: {"numpy": "0.1"})
     with pytest.raises(InvalidLibrary, match=r'numpy = "[\d.]+" there, "0.1" here.*install'):
         build_library(path, fakes.a_run(), fakes.crystals(20))
     monkeypatch.setattr(writer, "software_versions", software_versions)
@@ -335,7 +335,7 @@ def test_crystals_that_cannot_be_simulated_are_skipped_with_the_reason(tmp_path)
 
 @pytest.mark.parametrize(("array", "value"), [("intensity", np.nan), ("intensity", -0.1), ("qx", np.inf)])
 def test_an_impossible_value_never_reaches_a_library(array, value, tmp_path, monkeypatch):
-    def impossible(crystal, settings, _):
+    def impossible(crystal, settings, _, **_memory):
         patterns = fakes.random_patterns(1, settings, peaks_min=1, peaks_max=5)
         if crystal.material_id == "test-1":
             getattr(patterns, array)[..., 0] = value
@@ -355,7 +355,7 @@ def test_no_library_is_made_of_nothing(tmp_path, monkeypatch):
     with pytest.raises(InvalidLibrary, match="'test-0' comes 2 times"):
         build_library(path, fakes.a_run(), [*fakes.crystals(4), fakes.a_crystal(0)])
 
-    def failing(crystal, settings, _):
+    def failing(crystal, settings, _, **_memory):
         raise InvalidPeaks("no beams")
 
     monkeypatch.setattr(writer, "simulate_crystal", failing)
@@ -399,7 +399,7 @@ def test_positions_are_stored_once_for_all_thicknesses(tmp_path, monkeypatch):
     monkeypatch.setattr(
         writer,
         "simulate_crystal",
-        lambda _, settings, __: fakes.random_patterns(0, settings, peaks_min=60, peaks_max=60),
+        lambda _, settings, __, **___: fakes.random_patterns(0, settings, peaks_min=60, peaks_max=60),
     )
     path = tmp_path / "library.h5"
     build_library(path, run, [fakes.a_crystal(0)])
