@@ -144,8 +144,7 @@ def select_beams(
     reflections : Reflections
         Of one crystal.
     zone_axis : array, shape (n, 3), float64
-        Unit vectors in the crystal's Cartesian frame, normal to the foil. The memory is about 40 bytes x n x
-        reflections.
+        Unit vectors in the crystal's Cartesian frame, normal to the foil.
     settings : Simulation
         Beam energy and largest excitation error.
     incidence : array, shape (n, 3), float64, optional
@@ -156,13 +155,21 @@ def select_beams(
     Beams
         The direct beam is among the beams of every pattern.
     """
-    electron_wavelength = wavelength(settings.beam_energy, scattering=settings.scattering)
-    errors = excitation_errors(reflections.g, np.atleast_2d(zone_axis), electron_wavelength, incidence=incidence)
-    selected = np.abs(errors) <= settings.excitation_error_max * ON_THE_LIMIT
-    _keep_reachable(selected, reflections.direct, reflections.address, reflections.couples, reflections.centre)
-    pattern, reflection = np.nonzero(selected)
-    offsets = np.searchsorted(pattern, np.arange(len(selected) + 1))
-    return Beams(reflection, errors[pattern, reflection], offsets)
+    normal = np.ascontiguousarray(np.atleast_2d(zone_axis), dtype=np.float64)
+    reflection, errors, counts = _select(
+        reflections.g,
+        np.sum(reflections.g * reflections.g, axis=1),
+        normal,
+        normal if incidence is None else np.ascontiguousarray(incidence, dtype=np.float64),
+        incidence is not None,
+        wavelength(settings.beam_energy, scattering=settings.scattering),
+        settings.excitation_error_max * ON_THE_LIMIT,
+        reflections.direct,
+        reflections.address,
+        reflections.couples,
+        reflections.centre,
+    )
+    return Beams(reflection, errors, np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
 
 
 def _products(vectors: Any, g: Any) -> Any:
@@ -188,28 +195,61 @@ def _resized(table: np.ndarray, shape: np.ndarray) -> np.ndarray:
 
 
 @njit(nogil=True, cache=True)
-def _keep_reachable(selected, direct, address, couples, centre):
-    """Unselect, in every pattern, the beams that no chain of couplings connects with the direct beam.
+def _select(g, squared_length, zone_axis, incidence, tilted, wavelength, limit, direct, address, couples, centre):
+    """Excitation errors as of `excitation_errors`, to the bit, and the beams among them, pattern after pattern."""
+    patterns, size = len(zone_axis), len(g)
+    reflection = np.empty(1024, dtype=np.int64)
+    error = np.empty(1024)
+    counts = np.empty(patterns, dtype=np.int64)
+    near = np.empty(size, dtype=np.int64)
+    errors = np.empty(size)
+    total = 0
+    for pattern in range(patterns):
+        n_x, n_y, n_z = zone_axis[pattern]
+        u_x, u_y, u_z = incidence[pattern]
+        cosine = n_x * u_x + n_y * u_y + n_z * u_z if tilted else 1.0
+        count = 0
+        for j in range(size):
+            along_normal = n_x * g[j, 0] + n_y * g[j, 1] + n_z * g[j, 2]
+            along_beam = u_x * g[j, 0] + u_y * g[j, 1] + u_z * g[j, 2]
+            value = (2 * along_beam - wavelength * squared_length[j]) / (2 * cosine - 2 * wavelength * along_normal)
+            if abs(value) <= limit:
+                near[count] = j
+                count += 1
+                errors[j] = value
+        count = _reachable(near[:count], direct, address, couples, centre)
+        beams = np.sort(near[:count])
+        while total + count > len(reflection):
+            reflection = np.concatenate((reflection, np.empty_like(reflection)))
+            error = np.concatenate((error, np.empty_like(error)))
+        for position in range(count):
+            reflection[total + position] = beams[position]
+            error[total + position] = errors[beams[position]]
+        counts[pattern] = count
+        total += count
+    return reflection[:total].copy(), error[:total].copy(), counts
+
+
+@njit(nogil=True, cache=True)
+def _reachable(beams, direct, address, couples, centre):
+    """Move the beams that a chain of couplings connects with the direct beam to the front, and count them.
 
     A search through a graph with one list: the reached beams in front, the others behind. In a primitive cell the
     direct beam couples to nearly all, so little is left to search for after the first step.
     """
-    for pattern in range(selected.shape[0]):
-        beams = np.flatnonzero(selected[pattern])
-        for position in range(len(beams)):
-            if beams[position] == direct:
-                beams[position] = beams[0]
-                beams[0] = direct
-        reached = 1
-        visited = 0
-        while visited < reached < len(beams):
-            from_here = centre + address[beams[visited]]
-            for position in range(reached, len(beams)):
-                other = beams[position]
-                if couples[from_here - address[other]]:
-                    beams[position] = beams[reached]
-                    beams[reached] = other
-                    reached += 1
-            visited += 1
+    for position in range(len(beams)):
+        if beams[position] == direct:
+            beams[position] = beams[0]
+            beams[0] = direct
+    reached = 1
+    visited = 0
+    while visited < reached < len(beams):
+        from_here = centre + address[beams[visited]]
         for position in range(reached, len(beams)):
-            selected[pattern, beams[position]] = False
+            other = beams[position]
+            if couples[from_here - address[other]]:
+                beams[position] = beams[reached]
+                beams[reached] = other
+                reached += 1
+        visited += 1
+    return reached

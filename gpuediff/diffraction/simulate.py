@@ -26,7 +26,7 @@ from gpuediff.settings import MEMORY, Simulation
 THEORIES: dict[str, Callable[..., np.ndarray]] = {"dynamical": propagate, "kinematic": kinematic_intensities}
 
 _TOGETHER = 16  # patterns that one thread computes at a time, at most
-_BYTES_OF_AN_ERROR = 40  # while beams are selected, for each pattern and reflection
+_BYTES_OF_A_REFLECTION = 24  # while beams are selected
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +144,7 @@ def simulate_orientations(
 
     # What takes long is compiled, and runs without the interpreter's lock; each thread keeps to its own core.
     with ThreadPoolExecutor(share) as pool, _libraries().limit(limits=1, user_api="blas"):
-        parts = list(pool.map(part, starts))
+        parts = list(map(part, starts) if share == 1 else pool.map(part, starts))  # a pool of one costs its waking
     return assembled(reflections, orientation, parts, settings)
 
 
@@ -219,10 +219,10 @@ def _libraries() -> ThreadpoolController:
 
 
 def _bytes_of_a_pattern(reflections: Reflections, settings: Simulation) -> float:
-    """Estimate what a thread takes: the matrix of a typical pattern, and the excitation errors of some."""
+    """Estimate what a thread takes: the matrix of a typical pattern, and its excitation errors."""
     # Reflections fill a sphere, beams a shell about the Ewald sphere in it.
     beams = len(reflections.g) * 1.5 * settings.excitation_error_max / settings.g_max
-    return 2 * np.dtype(settings.precision).itemsize * beams**2 + _BYTES_OF_AN_ERROR * _TOGETHER * len(reflections.g)
+    return 2 * np.dtype(settings.precision).itemsize * beams**2 + _BYTES_OF_A_REFLECTION * len(reflections.g)
 
 
 def _check_memory(beams: Beams, settings: Simulation, memory: int) -> None:
