@@ -1,21 +1,25 @@
 """What a measurement does to a pattern: effects for training and testing on patterns that are not perfect.
 
-Every function takes peak lists and returns new ones. Those with chance in them take a `seed`: a number, or a
-`numpy.random.Generator` to go on with. One number gives independent chance to different effects.
+Every function takes peak lists and returns new ones on the same device. Those with chance in them take a `seed`: a
+number, or a `numpy.random.Generator` to go on with. One number gives independent chance to different effects. Chance is
+drawn on the host, so that a seed means the same patterns on either device; which peaks of two grains merge is found
+there too.
 
 The order of nature: `overlap` (in the specimen), `count_electrons`, `shift_centre`, `scale_pixel_size`, `jitter`,
-`lose_peaks`, `add_spurious_peaks`, `limit_dynamic_range` (in the detector and the peak finder).
+`vary_intensity`, `lose_peaks`, `add_spurious_peaks`, `limit_dynamic_range` (in the detector and the peak finder).
 """
 
 from __future__ import annotations
 
 import zlib
+from typing import Any
 
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import KDTree
 
+from gpuediff.arrays import namespace, to_host
 from gpuediff.peaks import DIRECT_BEAM_RADIUS, PeakBatch, offsets_of
 
 Seed = int | np.random.Generator
@@ -37,9 +41,11 @@ def limit_dynamic_range(peaks: PeakBatch, ratio: float) -> PeakBatch:
         If `ratio` is not above 1.
     """
     _check("ratio", ratio, ratio > 1, "above 1")
-    brightest = np.zeros(len(peaks))
-    np.maximum.at(brightest, peaks.pattern_of_peak, peaks.intensity)
-    return peaks.keep(peaks.intensity * ratio >= brightest[peaks.pattern_of_peak])
+    xp = namespace(peaks.intensity)
+    pattern = peaks.pattern_of_peak
+    brightest = xp.zeros(len(peaks), dtype=np.float64)
+    xp.maximum.at(brightest, pattern, peaks.intensity.astype(np.float64))
+    return peaks.keep(peaks.intensity.astype(np.float64) * ratio >= brightest[pattern])
 
 
 def count_electrons(peaks: PeakBatch, dose: float, seed: Seed) -> PeakBatch:
@@ -64,8 +70,9 @@ def count_electrons(peaks: PeakBatch, dose: float, seed: Seed) -> PeakBatch:
         If `dose` is not above 0 or not finite.
     """
     _check("dose", dose, 0 < dose < np.inf, "above 0 and finite")
-    counts = _generator(seed, "count_electrons").poisson(dose * peaks.intensity.astype(np.float64))
-    return PeakBatch(peaks.qx, peaks.qy, counts.astype(np.float32), peaks.offsets).keep(counts > 0)
+    mean = dose * to_host(peaks.intensity).astype(np.float64)
+    counts = _beside(_generator(seed, "count_electrons").poisson(mean).astype(np.float32), peaks)
+    return PeakBatch(peaks.qx, peaks.qy, counts, peaks.offsets).keep(counts > 0)
 
 
 def jitter(peaks: PeakBatch, sigma: float, seed: Seed) -> PeakBatch:
@@ -85,7 +92,7 @@ def jitter(peaks: PeakBatch, sigma: float, seed: Seed) -> PeakBatch:
         If `sigma` is negative or not finite.
     """
     _check("sigma", sigma, 0 <= sigma < np.inf, "at least 0 Å⁻¹ and finite")
-    moves = _generator(seed, "jitter").normal(scale=sigma, size=(2, len(peaks.qx)))
+    moves = _beside(_generator(seed, "jitter").normal(scale=sigma, size=(2, len(peaks.qx))), peaks)
     return _at(peaks, peaks.qx + moves[0], peaks.qy + moves[1])
 
 
@@ -106,7 +113,7 @@ def shift_centre(peaks: PeakBatch, sigma: float, seed: Seed) -> PeakBatch:
         If `sigma` is negative or not finite.
     """
     _check("sigma", sigma, 0 <= sigma < np.inf, "at least 0 Å⁻¹ and finite")
-    shifts = _generator(seed, "shift_centre").normal(scale=sigma, size=(2, len(peaks)))
+    shifts = _beside(_generator(seed, "shift_centre").normal(scale=sigma, size=(2, len(peaks))), peaks)
     return _at(peaks, peaks.qx + shifts[0, peaks.pattern_of_peak], peaks.qy + shifts[1, peaks.pattern_of_peak])
 
 
@@ -127,8 +134,30 @@ def scale_pixel_size(peaks: PeakBatch, sigma: float, seed: Seed) -> PeakBatch:
         If `sigma` is negative, or so large that a factor could come near 0.
     """
     _check("sigma", sigma, 0 <= sigma < 0.2, "at least 0 and below 0.2")
-    factors = 1 + _generator(seed, "scale_pixel_size").normal(scale=sigma, size=len(peaks))
+    factors = _beside(1 + _generator(seed, "scale_pixel_size").normal(scale=sigma, size=len(peaks)), peaks)
     return _at(peaks, peaks.qx * factors[peaks.pattern_of_peak], peaks.qy * factors[peaks.pattern_of_peak])
+
+
+def vary_intensity(peaks: PeakBatch, sigma: float, seed: Seed) -> PeakBatch:
+    """Multiply every intensity by its own factor: bending, tilt within the probe, and the error of integration.
+
+    Parameters
+    ----------
+    peaks : PeakBatch
+        n patterns.
+    sigma : float
+        Standard deviation of the factor's logarithm, about the relative error of an intensity; 0.1 is usual. The
+        factor's median is 1.
+    seed : int or numpy.random.Generator
+
+    Raises
+    ------
+    ValueError
+        If `sigma` is negative or above 3.
+    """
+    _check("sigma", sigma, 0 <= sigma <= 3, "between 0 and 3")
+    factors = _beside(_generator(seed, "vary_intensity").lognormal(sigma=sigma, size=len(peaks.qx)), peaks)
+    return PeakBatch(peaks.qx, peaks.qy, (peaks.intensity * factors).astype(np.float32), peaks.offsets)
 
 
 def lose_peaks(peaks: PeakBatch, probability: float, seed: Seed) -> PeakBatch:
@@ -148,12 +177,18 @@ def lose_peaks(peaks: PeakBatch, probability: float, seed: Seed) -> PeakBatch:
         If `probability` is not between 0 and 1.
     """
     _check("probability", probability, 0 <= probability <= 1, "between 0 and 1")
-    kept = _generator(seed, "lose_peaks").random(len(peaks.qx)) >= probability
-    return peaks.keep(kept | (np.hypot(peaks.qx, peaks.qy) < DIRECT_BEAM_RADIUS))
+    xp = namespace(peaks.qx)
+    kept = _beside(_generator(seed, "lose_peaks").random(len(peaks.qx)) >= probability, peaks)
+    return peaks.keep(kept | (xp.hypot(peaks.qx, peaks.qy) < DIRECT_BEAM_RADIUS))
 
 
 def add_spurious_peaks(
-    peaks: PeakBatch, rate: float, seed: Seed, *, q_max: float = 2.0, intensity: tuple[float, float] = (1e-5, 1e-2)
+    peaks: PeakBatch,
+    rate: float | np.ndarray,
+    seed: Seed,
+    *,
+    q_max: float = 2.0,
+    intensity: tuple[float, float] = (1e-5, 1e-2),
 ) -> PeakBatch:
     """Add peaks that are not the crystal's: contamination, a neighbour, hot pixels.
 
@@ -161,8 +196,8 @@ def add_spurious_peaks(
     ----------
     peaks : PeakBatch
         n patterns; theirs come first in the patterns that are returned.
-    rate : float
-        Mean number of spurious peaks in a pattern (Poisson).
+    rate : float or array, shape (n,)
+        Mean number of spurious peaks in a pattern (Poisson); 0.03 * peaks.counts are three in a hundred.
     seed : int or numpy.random.Generator
     q_max : float
         They lie anywhere on the disc of this radius with the same probability, Å⁻¹.
@@ -175,16 +210,18 @@ def add_spurious_peaks(
         If a value is out of range.
     """
     weakest, strongest = intensity
-    _check("rate", rate, 0 <= rate < np.inf, "at least 0 and finite")
+    rates = np.broadcast_to(to_host(rate) if hasattr(rate, "shape") else np.float64(rate), (len(peaks),))
+    _check("rate", rate, bool(np.all((rates >= 0) & (rates < np.inf))), "at least 0 and finite")
     _check("q_max", q_max, 0 < q_max < np.inf, "above 0 Å⁻¹ and finite")
     _check("intensity", intensity, 0 < weakest <= strongest < np.inf, "0 < weakest <= strongest, finite")
     rng = _generator(seed, "add_spurious_peaks")
-    counts = rng.poisson(rate, size=len(peaks))
+    counts = rng.poisson(rates)
     total = int(counts.sum())
     radius, azimuth = q_max * np.sqrt(rng.random(total)), 2 * np.pi * rng.random(total)
     values = np.exp(rng.uniform(np.log(weakest), np.log(strongest), size=total))
     qx, qy = radius * np.cos(azimuth), radius * np.sin(azimuth)
-    spurious = PeakBatch(qx.astype(np.float32), qy.astype(np.float32), values.astype(np.float32), offsets_of(counts))
+    x, y, strength = (_beside(column.astype(np.float32), peaks) for column in (qx, qy, values))
+    spurious = PeakBatch(x, y, strength, _beside(offsets_of(counts), peaks))
     return _side_by_side(peaks, spurious)
 
 
@@ -217,10 +254,16 @@ def overlap(
     """
     if len(first) != len(second):
         raise ValueError(f"overlap: {len(first)} patterns cannot be laid over {len(second)}")
-    share = np.broadcast_to(np.asarray(weight, dtype=np.float64), (len(first),))
+    weights = to_host(weight) if hasattr(weight, "shape") else np.float64(weight)
+    share = np.broadcast_to(weights, (len(first),)).astype(np.float64)
     _check("weight", weight, bool(np.all((share >= 0) & (share <= 1))), "between 0 and 1")
     _check("radius", radius, 0 <= radius < np.inf, "at least 0 Å⁻¹ and finite")
-    return _merged(_side_by_side(_weighted(first, 1 - share), _weighted(second, share)), radius)
+    both = _side_by_side(_weighted(first, _beside(1 - share, first)), _weighted(second, _beside(share, first)))
+    xp = namespace(both.qx)
+    if xp is np:
+        return _merged(both, radius)
+    merged = _merged(PeakBatch(*map(to_host, (both.qx, both.qy, both.intensity, both.offsets))), radius)
+    return PeakBatch(*map(xp.asarray, (merged.qx, merged.qy, merged.intensity, merged.offsets)))
 
 
 def _merged(peaks: PeakBatch, radius: float) -> PeakBatch:
@@ -249,21 +292,26 @@ def _merged(peaks: PeakBatch, radius: float) -> PeakBatch:
 
 def _side_by_side(first: PeakBatch, second: PeakBatch) -> PeakBatch:
     """Join pattern i of one to pattern i of the other."""
-    pattern = np.concatenate([first.pattern_of_peak, second.pattern_of_peak])
-    order = np.argsort(pattern, kind="stable")
+    xp = namespace(first.qx)
+    order = xp.argsort(xp.concatenate([first.pattern_of_peak, second.pattern_of_peak]), kind="stable")
     qx, qy, intensity = (
-        np.concatenate(pair)[order]
+        xp.concatenate(pair)[order]
         for pair in ((first.qx, second.qx), (first.qy, second.qy), (first.intensity, second.intensity))
     )
     return PeakBatch(qx, qy, intensity, first.offsets + second.offsets)
 
 
-def _weighted(peaks: PeakBatch, weight: np.ndarray) -> PeakBatch:
+def _beside(array: np.ndarray, peaks: PeakBatch) -> Any:
+    """Bring an array of the host to where the peaks are."""
+    return namespace(peaks.qx).asarray(array)
+
+
+def _weighted(peaks: PeakBatch, weight: Any) -> PeakBatch:
     intensity = peaks.intensity * weight[peaks.pattern_of_peak]
     return PeakBatch(peaks.qx, peaks.qy, intensity.astype(np.float32), peaks.offsets)
 
 
-def _at(peaks: PeakBatch, qx: np.ndarray, qy: np.ndarray) -> PeakBatch:
+def _at(peaks: PeakBatch, qx: Any, qy: Any) -> PeakBatch:
     return PeakBatch(qx.astype(np.float32), qy.astype(np.float32), peaks.intensity, peaks.offsets)
 
 

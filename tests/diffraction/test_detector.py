@@ -4,8 +4,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import kstest
 
+from gpuediff.arrays import CPU, resolve_device
 from gpuediff.diffraction import detector
+from gpuediff.errors import DeviceUnavailable
 from gpuediff.peaks import PeakBatch
+from tests.array_namespaces import DeviceArray, batch_on_device, strict_device
 
 
 def patterns(count, peaks, *, seed=0, intensity=None):
@@ -30,6 +33,7 @@ EFFECTS = {
     "jitter": lambda peaks, seed: detector.jitter(peaks, 0.002, seed),
     "shift_centre": lambda peaks, seed: detector.shift_centre(peaks, 0.01, seed),
     "scale_pixel_size": lambda peaks, seed: detector.scale_pixel_size(peaks, 0.01, seed),
+    "vary_intensity": lambda peaks, seed: detector.vary_intensity(peaks, 0.1, seed),
     "lose_peaks": lambda peaks, seed: detector.lose_peaks(peaks, 0.3, seed),
     "add_spurious_peaks": lambda peaks, seed: detector.add_spurious_peaks(peaks, 3, seed),
 }
@@ -57,6 +61,36 @@ def test_one_seed_gives_independent_chance_to_different_effects():
     moved = detector.jitter(BATCH, 0.01, 3).qx - BATCH.qx
     shifted = detector.shift_centre(BATCH, 0.01, 3).qx - BATCH.qx
     assert abs(np.corrcoef(moved[: len(BATCH)], shifted[BATCH.offsets[:-1]])[0, 1]) < 0.25
+
+
+ALL = EFFECTS | {
+    "limit_dynamic_range": lambda peaks, _: detector.limit_dynamic_range(peaks, 50),
+    "a spurious peak in thirty": lambda peaks, seed: detector.add_spurious_peaks(peaks, peaks.counts / 30, seed),
+    "overlap": lambda peaks, _: detector.overlap(peaks, peaks[::-1], weight=0.3, radius=0.1),
+    "overlap, own weights": lambda peaks, _: detector.overlap(peaks, peaks, weight=1 / (1 + peaks.counts)),
+}
+
+
+@pytest.mark.parametrize("effect", ALL.values(), ids=ALL)
+def test_a_seed_means_the_same_patterns_on_a_device_and_nothing_leaves_it(effect):
+    peaks = patterns(20, 9, seed=3)
+    with strict_device():
+        seen = effect(batch_on_device(peaks), 5)
+        columns = [seen.qx, seen.qy, seen.intensity, seen.offsets]
+        assert all(isinstance(column, DeviceArray) for column in columns)
+    assert_equal(PeakBatch(*(column.get() for column in columns)), effect(peaks, 5))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("effect", ALL.values(), ids=ALL)
+def test_a_seed_means_the_same_patterns_on_a_gpu(effect):
+    try:
+        gpu = resolve_device("gpu")
+    except DeviceUnavailable as missing:
+        pytest.skip(f"no GPU: {missing}")
+    peaks = patterns(20, 9, seed=3)
+    seen = effect(peaks.to(gpu), 5)
+    assert_equal(seen.to(CPU), effect(peaks, 5))
 
 
 @pytest.mark.parametrize("effect", EFFECTS.values(), ids=EFFECTS)
@@ -119,6 +153,20 @@ def test_an_error_of_the_pixel_size_stretches_the_pattern_about_its_centre():
     np.testing.assert_allclose(factor, per_pattern[pattern], atol=1e-6)
     assert kstest((per_pattern - 1) / 0.01, "norm").pvalue > 1e-3
     np.testing.assert_allclose(np.arctan2(stretched.qy, stretched.qx), np.arctan2(BATCH.qy, BATCH.qx), atol=1e-6)
+
+
+def test_intensities_vary_by_factors_of_median_one():
+    seen = detector.vary_intensity(BATCH, 0.1, 4)
+    assert kstest(np.log(seen.intensity / BATCH.intensity) / 0.1, "norm").pvalue > 1e-3
+    np.testing.assert_array_equal(seen.qx, BATCH.qx)
+    assert_equal(detector.vary_intensity(BATCH, 0.0, 4), BATCH)
+
+
+def test_spurious_peaks_can_be_a_share_of_each_patterns_peaks():
+    clean = PeakBatch.concatenate([patterns(2000, 9), patterns(2000, 99)])
+    added = detector.add_spurious_peaks(clean, 0.03 * clean.counts, 3).counts - clean.counts
+    assert added[:2000].mean() == pytest.approx(0.3, rel=0.1)
+    assert added[2000:].mean() == pytest.approx(3.0, rel=0.05)
 
 
 def test_peaks_are_lost_as_often_as_asked_whatever_their_intensity_but_never_the_direct_beam():
@@ -202,6 +250,7 @@ def test_peaks_of_different_patterns_never_merge():
         (lambda: detector.jitter(BATCH, -0.1, 0), r"sigma = -0\.1"),
         (lambda: detector.shift_centre(BATCH, np.nan, 0), "sigma = nan"),
         (lambda: detector.scale_pixel_size(BATCH, 0.5, 0), r"sigma = 0\.5"),
+        (lambda: detector.vary_intensity(BATCH, -0.1, 0), r"sigma = -0\.1"),
         (lambda: detector.lose_peaks(BATCH, 1.5, 0), r"probability = 1\.5"),
         (lambda: detector.add_spurious_peaks(BATCH, -1, 0), "rate = -1"),
         (lambda: detector.add_spurious_peaks(BATCH, 1, 0, q_max=0), "q_max = 0"),
