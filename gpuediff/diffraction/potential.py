@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from gpuediff.crystals.crystal import Crystal
 
 ROUNDING = 1e-9  # relative: a lattice point on the sphere |g| = limit counts as inside
-ATOMS_AT_ONCE = 64  # bounds the memory of the phase factors
 
 # The ten lattice vectors of which py4DSTEM takes the shortest to bound its Miller indices.
 _PY4DSTEM_TRIALS = np.array(
@@ -83,17 +82,25 @@ def structure_potential(crystal: Crystal, settings: Simulation) -> StructurePote
         If an element has no parameters in the chosen form factors.
     """
     box = box_of(crystal, settings)
-    indices = [np.arange(-n, n + 1) for n in box.extent]
-    # U_-g follows from U_g: only h >= 0 is computed.
-    indices[0] = np.arange(box.extent[0] + 1)
-    squared_length = _squared_length(indices, box.metric)
-    inside = squared_length <= box.squared_limit
-    for axis in range(3):
-        within = np.abs(indices[axis]) <= box.within[axis]
-        inside &= within.reshape([-1 if other == axis else 1 for other in range(3)])
-    return StructurePotential(
-        crystal.reciprocal, box.extent, _table(crystal, indices, inside, squared_length, settings), box.beam_extent
-    )
+    table = np.zeros(tuple(2 * box.extent + 1), dtype=np.complex128)
+    density = 1 / abs(np.linalg.det(crystal.lattice))
+    for atomic_number in np.unique(crystal.atomic_numbers):
+        atoms = crystal.atomic_numbers == atomic_number
+        along_h, along_k, along_l = _phases(crystal.positions[atoms], box.within)
+        along_h *= crystal.occupancies[atoms]
+        along_l = np.ascontiguousarray(along_l.T)
+        _add_element(
+            box.metric,
+            box.squared_limit,
+            along_h[box.within[0] :],
+            along_k,
+            along_l.real.copy(),
+            along_l.imag.copy(),
+            *factor_table(int(atomic_number), settings).arrays,
+            density,
+            table,
+        )
+    return StructurePotential(crystal.reciprocal, box.extent, table, box.beam_extent)
 
 
 @dataclass(frozen=True)
@@ -135,65 +142,69 @@ def box_of(crystal: Crystal, settings: Simulation) -> Box:
     return Box(extent, beam_extent, within, metric, (limit * (1 + ROUNDING)) ** 2)
 
 
-def _table(
-    crystal: Crystal, indices: list[np.ndarray], inside: np.ndarray, squared_length: np.ndarray, settings: Simulation
-) -> np.ndarray:
-    """Sum over the elements for h >= 0, and complete the table by S_-g = conj(S_g); f depends on |g| alone."""
-    volume = abs(np.linalg.det(crystal.lattice))
-    forward = np.zeros(inside.shape, dtype=np.complex128)
-    backward = np.zeros(inside.shape, dtype=np.complex128)
-    for atomic_number in np.unique(crystal.atomic_numbers):
-        atoms = crystal.atomic_numbers == atomic_number
-        sums = _geometric_structure_factor(crystal.positions[atoms], crystal.occupancies[atoms], indices)
-        _add_element(
-            squared_length.ravel(),
-            inside.ravel(),
-            sums.ravel(),
-            *factor_table(int(atomic_number), settings).arrays,
-            1 / volume,
-            forward.ravel(),
-            backward.ravel(),
-        )
-    return np.concatenate([backward[:0:-1, ::-1, ::-1], forward])
+def _phases(positions: np.ndarray, within: np.ndarray) -> list[np.ndarray]:
+    """exp(2πi h x_j) for |h| <= within[0], shape (2 within[0] + 1, atoms), and likewise along k and l."""
+    turns = [np.outer(np.arange(-n, n + 1), positions[:, axis]) for axis, n in enumerate(within)]
+    # Whole turns are taken off first: they would cost digits of the angle.
+    return [np.exp(2j * np.pi * (turn - np.rint(turn))) for turn in turns]
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _add_element(
-    squared_length, inside, sums, intervals, coefficients, first, cells_per_square, density, forward, backward
+    metric,
+    squared_limit,
+    along_h,
+    along_k,
+    real_along_l,
+    imaginary_along_l,
+    intervals,
+    coefficients,
+    first,
+    cells_per_square,
+    density,
+    table,
 ):
-    """Add f S / V to U_g, and f conj(S) / V to U_-g, for one element."""
-    for n in range(len(inside)):
-        if inside[n]:
-            real, imaginary = factor_at(squared_length[n], intervals, coefficients, first, cells_per_square)
-            factor = complex(density * real, density * imaginary)
-            forward[n] += factor * sums[n]
-            backward[n] += factor * sums[n].conjugate()
+    """Add f S / V of one element to U_g for h >= 0, and f conj(S) / V to U_-g; f depends on |g| alone.
 
-
-def _geometric_structure_factor(
-    positions: np.ndarray, occupancies: np.ndarray, indices: list[np.ndarray]
-) -> np.ndarray:
-    """Σ_j o_j exp(2πi (h x_j + k y_j + l z_j)) on the grid of all h, k, l; the phases separate by axis."""
-    shape = tuple(len(values) for values in indices)
-    sums = np.zeros((shape[0] * shape[1], shape[2]), dtype=np.complex128)
-    for start in range(0, len(positions), ATOMS_AT_ONCE):
-        chunk = slice(start, start + ATOMS_AT_ONCE)
-        along = [np.exp(2j * np.pi * np.outer(indices[axis], positions[chunk, axis])) for axis in range(3)]
-        along[0] *= occupancies[chunk]
-        plane = along[0][:, None, :] * along[1][None, :, :]
-        sums += plane.reshape(shape[0] * shape[1], -1) @ along[2].T
-    return sums.reshape(shape)
-
-
-def _squared_length(indices: list[np.ndarray], metric: np.ndarray) -> np.ndarray:
-    """|g|² in Å⁻² on the grid of all h, k, l."""
-    h, k, l = np.ix_(*(values.astype(np.float64) for values in indices))
-    return (
-        metric[0] * h * h
-        + metric[1] * k * k
-        + metric[2] * l * l
-        + (metric[3] * h * k + metric[4] * h * l + metric[5] * k * l)
-    )
+    S = Σ_j o_j exp(2πi g·r_j), whose phases separate by axis. Not a product of matrices: only about half of the box is
+    inside, and the last bits of a product depend on the number of threads.
+    """
+    atoms, width = real_along_l.shape
+    middle_h, middle_k, middle_l = table.shape[0] // 2, table.shape[1] // 2, table.shape[2] // 2
+    last_k, last_l = len(along_k) // 2, width // 2
+    square, real, imaginary = np.empty(width), np.empty(width), np.empty(width)
+    for h in range(len(along_h)):
+        for k in range(-last_k, last_k + 1):
+            start, stop = width, 0  # a line cuts a sphere once
+            for n in range(width):
+                l = n - last_l
+                square[n] = (
+                    metric[0] * h * h
+                    + metric[1] * k * k
+                    + metric[2] * l * l
+                    + (metric[3] * h * k + metric[4] * h * l + metric[5] * k * l)
+                )
+                if square[n] <= squared_limit:
+                    start, stop = min(start, n), n + 1
+            if stop == 0:
+                continue
+            row_real, row_imaginary = real[start:stop], imaginary[start:stop]
+            row_real[:] = 0.0
+            row_imaginary[:] = 0.0
+            for j in range(atoms):
+                phase = along_h[h, j] * along_k[last_k + k, j]
+                phase_real, phase_imaginary = phase.real, phase.imag
+                cosine, sine = real_along_l[j, start:stop], imaginary_along_l[j, start:stop]
+                for n in range(stop - start):
+                    row_real[n] += phase_real * cosine[n] - phase_imaginary * sine[n]
+                    row_imaginary[n] += phase_real * sine[n] + phase_imaginary * cosine[n]
+            for n in range(start, stop):
+                f_real, f_imaginary = factor_at(square[n], intervals, coefficients, first, cells_per_square)
+                factor = complex(density * f_real, density * f_imaginary)
+                l = n - last_l
+                table[middle_h + h, middle_k + k, middle_l + l] += factor * complex(real[n], imaginary[n])
+                if h > 0:
+                    table[middle_h - h, middle_k - k, middle_l - l] += factor * complex(real[n], -imaginary[n])
 
 
 def _largest_indices(lattice: np.ndarray, limit: float) -> np.ndarray:

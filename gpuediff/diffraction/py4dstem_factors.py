@@ -79,9 +79,9 @@ def jumps(atomic_number: int, beam_energy: float, displacement: float) -> np.nda
         g² in Å⁻², not sorted; the factor, or one of its derivatives, is not continuous there.
     """
     b = weickenmeier_kohl.parameters()[atomic_number - 1, 4:]
-    radius, kappa = _core_atom(atomic_number, beam_energy, 2 * math.pi / wavelength(beam_energy, scattering="py4dstem"))
+    radius, _ = _core_atom(atomic_number, beam_energy, 2 * math.pi / wavelength(beam_energy, scattering="py4dstem"))
     found = [4 * ELASTIC_SERIES_TO / b, 4 * ELASTIC_NO_DECAY_FROM / b]  # in g²; the others in x = (2πg)²
-    phonon = [np.array([(2 * CORE_CONSTANT_TO / radius) ** 2 * (1 + kappa**2)])]
+    in_x = [np.array([(CORE_CONSTANT_TO / radius) ** 2])]
     # The table is read with 1/z in 0.005 n .. 0.005 (n + 1), from z = 20 on.
     read_from = 1 / (TABLE_STEP * np.arange(1, round(1 / (TABLE_STEP * TABLE_FROM)) + 1))
     widths = b / (4 * math.pi) ** 2
@@ -90,9 +90,9 @@ def jumps(atomic_number: int, beam_energy: float, displacement: float) -> np.nda
         t, u = (grid.ravel() for grid in np.meshgrid(edges, edges))
         t, u = t[t + u > 0], u[t + u > 0]
         z_over_x = np.where((t == 0) | (u == 0), t + u, t**2 / (t + u))
-        phonon.append(np.outer(read_from, 1 / z_over_x).ravel())
-        phonon.append(SERIES_TO / np.maximum(np.maximum.outer(widths, widths), 2 * start).ravel())
-    return np.concatenate([*found, np.concatenate(phonon) / (2 * math.pi) ** 2])
+        in_x.append(np.outer(read_from, 1 / z_over_x).ravel())
+        in_x.append(SERIES_TO / np.maximum(np.maximum.outer(widths, widths), 2 * start).ravel())
+    return np.concatenate([*found, np.concatenate(in_x) / (2 * math.pi) ** 2])
 
 
 def _elastic(amplitudes: np.ndarray, widths: np.ndarray, s: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpuediff.diffraction import factor_tables
+from gpuediff.diffraction import factor_tables, py4dstem_factors
 from gpuediff.diffraction.factor_tables import factor_table, tabulate
 from gpuediff.diffraction.scattering_factors import scattering_factor
 from gpuediff.errors import InvalidStructure
@@ -78,3 +78,15 @@ def test_an_error_that_does_not_fall_is_left_where_it_is_small_only():
     assert len(noisy.edges) < 50
     unlisted_jump = tabulate(lambda g: np.where(g < 1.3, 1.0, 2.0) + 0j, 2.0, np.empty(0))
     assert np.abs(unlisted_jump.edges - 1.3**2).min() < 1e-8
+
+
+@pytest.mark.parametrize("atomic_number", [1, 14, 79, 98])
+def test_every_jump_of_py4dstem_is_listed(atomic_number):
+    # Where one is not, a table blurs it: over up to 1e-3 of g, and by up to the height of the jump.
+    simulation = Simulation(scattering="py4dstem")
+    g = np.geomspace(1e-4, 4, 40_001)
+    jumps = np.sort(py4dstem_factors.jumps(atomic_number, simulation.beam_energy, simulation.displacement))
+    after = np.searchsorted(jumps, g**2).clip(1, len(jumps) - 1)
+    away = np.minimum(np.abs(jumps[after] - g**2), np.abs(jumps[after - 1] - g**2)) > 1e-8 * g**2
+    expected = scattering_factor(atomic_number, g, settings=simulation)
+    np.testing.assert_allclose(factor_table(atomic_number, simulation)(g)[away], expected[away], rtol=3e-12)

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 from gpuediff.crystals.crystal import Crystal, cell_vectors
 from gpuediff.diffraction.electron import lorentz_factor
@@ -186,8 +187,8 @@ def test_mean_inner_potential_is_that_of_isolated_atoms(name, low, high, form_fa
     assert low < forward / lorentz_factor(300e3) * VOLTS < high
 
 
-def test_many_atoms_are_summed_in_chunks():
-    crystal = crystal_of("orthoclase")  # 68 positions of O, Si, Al and K; 8 copies exceed a chunk
+def test_sharing_a_site_among_many_atoms_changes_nothing():
+    crystal = crystal_of("orthoclase")
     crowded = replace(
         crystal,
         atomic_numbers=np.tile(crystal.atomic_numbers, 8),
@@ -197,6 +198,22 @@ def test_many_atoms_are_summed_in_chunks():
     settings = Simulation(g_max=0.4)
     once, often = (structure_potential(each, settings).table for each in (crystal, crowded))
     np.testing.assert_allclose(often, once, rtol=0, atol=1e-14 * np.abs(once).max())
+
+
+def test_moving_an_atom_by_lattice_vectors_changes_nothing():
+    crystal = crystal_of("quartz")
+    away = replace(crystal, positions=crystal.positions + np.array([5, -7, 64]))
+    here, there = (structure_potential(each, SMALL).table for each in (crystal, away))
+    np.testing.assert_allclose(there, here, rtol=0, atol=1e-12 * np.abs(here).max())
+
+
+@pytest.mark.parametrize("name", ["GdFeO3", "triclinic", "hexagonal"])
+def test_the_bits_do_not_depend_on_the_number_of_threads(name):
+    tables = []
+    for threads in (1, 2):
+        with threadpool_limits(threads):
+            tables.append(structure_potential(crystal_of(name), Simulation()).table)
+    np.testing.assert_array_equal(*tables)
 
 
 def test_an_element_without_parameters_is_refused():
