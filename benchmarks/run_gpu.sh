@@ -40,8 +40,8 @@ for tool in memcheck racecheck synccheck initcheck; do
         tests/features
     # Blocks of every shape; the pattern of one launch is enough for the tools, which slow it down a hundred times.
     part "sanitizer-$tool-bloch" 90 compute-sanitizer --tool "$tool" --error-exitcode 9 \
-        python3 -m pytest -m gpu -q -x -p no:cacheprovider -k "borders_of_blocks or more_beams_than_threads or beams_are_those" \
-        tests/diffraction/test_gpu_propagation.py tests/diffraction/test_gpu_beams.py
+        python3 -m pytest -m gpu -q -x -p no:cacheprovider -k "borders_of_blocks or more_beams_than_threads or beams_are_those or fills_the_table" \
+        tests/diffraction/test_gpu_propagation.py tests/diffraction/test_gpu_beams.py tests/diffraction/test_gpu_potential.py
 done
 cp benchmarks/results/*-gpu.json "$out" 2>/dev/null
 exit $failed

@@ -107,7 +107,7 @@ class Precession(Settings):
     """The incident beam circles on a cone about the foil normal while a pattern is recorded."""
 
     angle: Annotated[float, within(0, 10, "°")] = 1.0  # between the beam and the axis of the cone
-    azimuths: Annotated[int, within(1, 360)] = 32  # directions on the cone that are simulated and summed
+    azimuths: Annotated[int, within(1, 4096)] = 32  # directions on the cone that are simulated and averaged
 
 
 class Simulation(Settings):
@@ -249,5 +249,8 @@ def _explain(path: Path, fault: Any) -> str:
 def _known_keys(location: tuple[Any, ...]) -> list[str]:
     model: Any = Run
     for part in location:
-        model = model.model_fields[part].annotation
+        annotation = model.model_fields[part].annotation
+        # A section that may be absent is annotated as `Section | None`.
+        sections = (kind for kind in get_args(annotation) if isinstance(kind, type) and issubclass(kind, Settings))
+        model = next(sections, annotation)
     return sorted(model.model_fields)

@@ -66,6 +66,10 @@ def test_settings_cannot_be_changed():
     ("text", "message"),
     [
         ("[simulation]\ng_mx = 2", "run.toml: simulation.g_mx = 2: unknown key; did you mean 'g_max'?"),
+        (
+            "[simulation.precession]\nangel = 1.0",
+            "simulation.precession.angel = 1.0: unknown key; did you mean 'angle'?",
+        ),
         ("[simulation]\ng_max = 90", "run.toml: simulation.g_max = 90: allowed range: 0.1 <= value <= 6 Å⁻¹"),
         (
             "[simulation]\nthicknesses = [100, 200, -200]",

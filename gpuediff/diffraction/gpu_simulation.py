@@ -16,12 +16,14 @@ from gpuediff.arrays import Device
 from gpuediff.diffraction import gpu_beams, gpu_potential, gpu_propagation
 from gpuediff.diffraction.beams import Beams, Reflections
 from gpuediff.diffraction.kinematic import kinematic_intensities
+from gpuediff.diffraction.precession import ConeMean
 from gpuediff.diffraction.simulate import (
     SimulatedPatterns,
+    above_minimum,
     assembled,
+    averaged,
     checked_rotations,
     illumination,
-    peaks_of,
     simulate_orientations,
 )
 from gpuediff.errors import InvalidStructure
@@ -82,8 +84,9 @@ def simulate_crystals(
             results[index] = outcome
             continue
         reflections, orientation, beams = prepared[index]
-        part = peaks_of(reflections, orientation, beams, outcome, settings)
-        results[index] = assembled(reflections, orientation, [part], settings)
+        parts = _of_orientations(reflections, orientation, beams, outcome, settings)
+        parts = [above_minimum(reflections, *part, settings) for part in parts]
+        results[index] = assembled(reflections, orientation, parts, settings)
     return [results[index] for index in range(len(crystals))]
 
 
@@ -92,6 +95,22 @@ def _reflections(crystal: Crystal, settings: Simulation, device: Device) -> Refl
     if not np.isfinite(potential.table).all():
         raise InvalidStructure("the potential is not finite; check the atoms' positions, occupancies and elements")
     return Reflections.of_potential(potential, settings.g_max)
+
+
+def _of_orientations(
+    reflections: Reflections, orientation: np.ndarray, beams: Beams, intensity: np.ndarray, settings: Simulation
+) -> list[tuple[Beams, np.ndarray]]:
+    """Average over the directions of every cone, where there are cones."""
+    if settings.precession is None:
+        return [(beams, intensity)]
+    parts = []
+    for index, zone_axis in enumerate(orientation[:, 2]):
+        bounds = beams.offsets[index * settings.precession.azimuths : (index + 1) * settings.precession.azimuths + 1]
+        own = slice(bounds[0], bounds[-1])
+        mean = ConeMean(len(settings.thicknesses))
+        mean.add(Beams(beams.reflection[own], beams.excitation_error[own], bounds - bounds[0]), intensity[:, own])
+        parts.append(averaged(mean, reflections, zone_axis, settings))
+    return parts
 
 
 def _check_size(beams: Beams, settings: Simulation) -> None:

@@ -1,6 +1,6 @@
 """Precession electron diffraction: the beam circles on a cone, and what it diffracts is brought back to one pattern.
 
-Every direction on the cone diffracts for itself, and intensities are summed, not amplitudes (R. Vincent and
+Every direction on the cone diffracts for itself, and intensities are averaged, not amplitudes (R. Vincent and
 P. A. Midgley, Ultramicroscopy 53, 271, 1994). Peaks stay where they are without precession, for the tilt of the beam is
 undone below the specimen. The foil normal is the zone axis; the wave vector's part along it sets the couplings,
 A_gh = U_{g-h} / (2 k cos φ), and the excitation errors.
@@ -40,49 +40,49 @@ def incidences(orientation: np.ndarray, precession: Precession) -> np.ndarray:
     return math.sin(angle) * (np.cos(azimuth) * e_x + np.sin(azimuth) * e_y) + math.cos(angle) * e_z
 
 
-def averaged(
-    reflections: Reflections,
-    beams: Beams,
-    intensity: np.ndarray,
-    zone_axis: np.ndarray,
-    precession: Precession,
-    wavelength: float,
-) -> tuple[Beams, np.ndarray]:
-    """Average the patterns of all directions of the cone.
+class ConeMean:
+    """Average one pattern over the directions of the cone, some directions at a time.
 
-    Parameters
-    ----------
-    reflections : Reflections
-        Of one crystal.
-    beams : Beams
-        Of n · azimuths patterns, the directions of one cone one after the other.
-    intensity : array, shape (t, beams), float32 or float64
-        Of these beams.
-    zone_axis : array, shape (n, 3), float64
-        Axis of every cone, unit vectors.
-    precession : Precession
-    wavelength : float
-        Å.
-
-    Returns
-    -------
-    beams : Beams
-        Of n patterns: all that are beams for some direction, with the excitation errors of the untilted beam.
-    intensity : array, shape (t, beams), of the same type
-        Mean over the directions: a beam has none in those for which it is too far from the Ewald sphere.
+    The sums run in the order of the directions, however they are divided: the bits are the same.
     """
-    bounds = beams.offsets[:: precession.azimuths]
-    united, errors, means = [], [], []
-    for axis, start, stop in zip(zone_axis, bounds[:-1], bounds[1:], strict=True):
-        reflection, place = np.unique(beams.reflection[start:stop], return_inverse=True)
-        total = np.zeros((len(reflection), len(intensity)))
-        np.add.at(total, place, intensity[:, start:stop].T)
-        united.append(reflection)
-        errors.append(excitation_errors(reflections.g[reflection], axis[None], wavelength)[0])
-        means.append((total.T / precession.azimuths).astype(intensity.dtype))
-    offsets = np.concatenate([[0], np.cumsum([len(reflection) for reflection in united])]).astype(np.int64)
-    none = np.empty((len(intensity), 0), intensity.dtype)
-    return (
-        Beams(np.concatenate([np.empty(0, np.int64), *united]), np.concatenate([np.empty(0), *errors]), offsets),
-        np.concatenate([none, *means], axis=1),
-    )
+
+    def __init__(self, thicknesses: int) -> None:
+        self._reflection = np.empty(0, np.int64)
+        self._total = np.empty((0, thicknesses))
+        self._directions = 0
+
+    def add(self, beams: Beams, intensity: np.ndarray) -> None:
+        """Add the intensities of the beams, shape (t, beams), of some directions."""
+        united = np.union1d(self._reflection, beams.reflection)
+        total = np.zeros((len(united), self._total.shape[1]))
+        total[np.searchsorted(united, self._reflection)] = self._total
+        np.add.at(total, np.searchsorted(united, beams.reflection), intensity.T)
+        self._reflection, self._total = united, total
+        self._directions += len(beams.offsets) - 1
+
+    def pattern(
+        self, reflections: Reflections, zone_axis: np.ndarray, wavelength: float, precision: np.dtype
+    ) -> tuple[Beams, np.ndarray]:
+        """Return the mean.
+
+        Parameters
+        ----------
+        reflections : Reflections
+            Of the crystal.
+        zone_axis : array, shape (3,), float64
+            Axis of the cone, a unit vector.
+        wavelength : float
+            Å.
+        precision : dtype
+            Of the intensities.
+
+        Returns
+        -------
+        beams : Beams
+            Of one pattern: all that are beams for some direction, with the excitation errors of the untilted beam.
+        intensity : array, shape (t, beams)
+            A beam has none in those directions for which it is too far from the Ewald sphere.
+        """
+        errors = excitation_errors(reflections.g[self._reflection], zone_axis[None], wavelength)[0]
+        beams = Beams(self._reflection, errors, np.array([0, len(self._reflection)]))
+        return beams, (self._total.T / self._directions).astype(precision)

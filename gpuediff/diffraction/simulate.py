@@ -17,7 +17,7 @@ from gpuediff.diffraction.beams import Beams, Reflections, select_beams
 from gpuediff.diffraction.electron import wavelength
 from gpuediff.diffraction.kinematic import kinematic_intensities
 from gpuediff.diffraction.potential import structure_potential
-from gpuediff.diffraction.precession import averaged, incidences
+from gpuediff.diffraction.precession import ConeMean, incidences
 from gpuediff.diffraction.propagation import propagate
 from gpuediff.errors import InvalidStructure
 from gpuediff.peaks import PeakBatch, offsets_of
@@ -134,13 +134,12 @@ def simulate_orientations(
 
     def part(start: int) -> tuple[Beams, np.ndarray]:
         own = orientation[start : start + together]
-        light = illumination(own, settings)
-        beams = select_beams(reflections, light.zone_axis, settings, incidence=light.incidence)
-        _check_memory(beams, settings, memory)
-        scatter = THEORIES[settings.theory]
-        thicknesses, precision = np.array(settings.thicknesses), np.dtype(settings.precision)
-        intensity = scatter(reflections, beams, light.wavelength_along_normal, thicknesses, precision)
-        return peaks_of(reflections, own, beams, intensity, settings)
+        if settings.precession is None or not len(own):
+            return above_minimum(reflections, *_diffracted(reflections, own, slice(None), settings, memory), settings)
+        mean = ConeMean(len(settings.thicknesses))
+        for first in range(0, settings.precession.azimuths, _TOGETHER):
+            mean.add(*_diffracted(reflections, own, slice(first, first + _TOGETHER), settings, memory))
+        return above_minimum(reflections, *averaged(mean, reflections, own[0, 2], settings), settings)
 
     # What takes long is compiled, and runs without the interpreter's lock; each thread keeps to its own core.
     with ThreadPoolExecutor(share) as pool, _libraries().limit(limits=1, user_api="blas"):
@@ -167,24 +166,29 @@ class Illumination:
     wavelength_along_normal: float
 
 
-def illumination(orientation: np.ndarray, settings: Simulation) -> Illumination:
-    """Find the directions that make up the patterns of some orientations, shape (n, 3, 3)."""
+def illumination(orientation: np.ndarray, settings: Simulation, azimuths: slice = slice(None)) -> Illumination:
+    """Find the directions that make up the patterns of some orientations, shape (n, 3, 3), or some of them."""
     vacuum = wavelength(settings.beam_energy, scattering=settings.scattering)
     if settings.precession is None:
         return Illumination(orientation[:, 2], None, vacuum)
-    directions = incidences(orientation, settings.precession)
+    directions = incidences(orientation, settings.precession)[:, azimuths]
     zone_axis = np.broadcast_to(orientation[:, None, 2], directions.shape).reshape(-1, 3)
     cosine = math.cos(math.radians(settings.precession.angle))
     return Illumination(zone_axis, directions.reshape(-1, 3), vacuum / cosine)
 
 
-def peaks_of(
-    reflections: Reflections, orientation: np.ndarray, beams: Beams, intensity: np.ndarray, settings: Simulation
+def averaged(
+    mean: ConeMean, reflections: Reflections, zone_axis: np.ndarray, settings: Simulation
 ) -> tuple[Beams, np.ndarray]:
-    """Average over the directions of a cone if there is one, and leave out what is too weak at every thickness."""
-    if settings.precession is not None:
-        vacuum = wavelength(settings.beam_energy, scattering=settings.scattering)
-        beams, intensity = averaged(reflections, beams, intensity, orientation[:, 2], settings.precession, vacuum)
+    """Return the beams and intensities of a pattern whose directions were all added to the mean."""
+    vacuum = wavelength(settings.beam_energy, scattering=settings.scattering)
+    return mean.pattern(reflections, zone_axis, vacuum, np.dtype(settings.precision))
+
+
+def above_minimum(
+    reflections: Reflections, beams: Beams, intensity: np.ndarray, settings: Simulation
+) -> tuple[Beams, np.ndarray]:
+    """Leave out the peaks that are too weak at every thickness, but for the direct beam."""
     kept = (beams.reflection == reflections.direct) | (intensity >= settings.intensity_min).any(axis=0)
     offsets = np.concatenate([[0], np.cumsum(kept)])[beams.offsets].astype(np.int64)
     return Beams(beams.reflection[kept], beams.excitation_error[kept], offsets), intensity[:, kept]
@@ -213,16 +217,31 @@ def assembled(
     )
 
 
+def _diffracted(
+    reflections: Reflections, orientation: np.ndarray, azimuths: slice, settings: Simulation, memory: int
+) -> tuple[Beams, np.ndarray]:
+    """Select the beams of some directions, and compute their intensities."""
+    light = illumination(orientation, settings, azimuths)
+    beams = select_beams(reflections, light.zone_axis, settings, incidence=light.incidence)
+    if settings.theory == "dynamical":
+        _check_memory(beams, settings, memory)
+    thicknesses, precision = np.array(settings.thicknesses), np.dtype(settings.precision)
+    scatter = THEORIES[settings.theory]
+    return beams, scatter(reflections, beams, light.wavelength_along_normal, thicknesses, precision)
+
+
 @functools.cache
 def _libraries() -> ThreadpoolController:
     return ThreadpoolController()
 
 
 def _bytes_of_a_pattern(reflections: Reflections, settings: Simulation) -> float:
-    """Estimate what a thread takes: the matrix of a typical pattern, and its excitation errors."""
+    """Estimate what a thread takes: the matrix of a typical pattern, and the intensities of some."""
     # Reflections fill a sphere, beams a shell about the Ewald sphere in it.
     beams = len(reflections.g) * 1.5 * settings.excitation_error_max / settings.g_max
-    return 2 * np.dtype(settings.precision).itemsize * beams**2 + _BYTES_OF_A_REFLECTION * len(reflections.g)
+    itemsize = np.dtype(settings.precision).itemsize
+    outputs = len(settings.thicknesses) * _TOGETHER * (itemsize + 8) * beams  # and what the kinematic formula holds
+    return 2 * itemsize * beams**2 + outputs + _BYTES_OF_A_REFLECTION * len(reflections.g)
 
 
 def _check_memory(beams: Beams, settings: Simulation, memory: int) -> None:

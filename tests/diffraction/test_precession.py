@@ -2,13 +2,19 @@ import numba
 import numpy as np
 import pytest
 
+from gpuediff.crystals.sources import read_crystals
+from gpuediff.crystals.symmetry import laue_rotations
 from gpuediff.diffraction import precession
+from gpuediff.diffraction import simulate as simulation
 from gpuediff.diffraction.beams import excitation_errors, select_beams
 from gpuediff.diffraction.electron import wavelength
 from gpuediff.diffraction.orientations import orientation_matrix
 from gpuediff.diffraction.propagation import propagate
 from gpuediff.diffraction.simulate import reflections_of, simulate
-from gpuediff.settings import Precession
+from gpuediff.errors import InvalidConfig
+from gpuediff.library.reader import Library
+from gpuediff.library.writer import build_library
+from gpuediff.settings import Orientations, Precession, Run, Simulation, Structures, load_run
 from tests.diffraction.test_simulate import ELASTIC, EXACT, GOLD, QUARTZ, RANDOM, assert_same_pattern, totals
 
 
@@ -75,6 +81,14 @@ def test_the_mean_is_that_of_all_directions():
     assert len(whole.qx) == np.count_nonzero(total)
 
 
+def test_directions_are_averaged_in_whatever_pieces_to_the_same_bits(monkeypatch):
+    settings = precessing(EXACT, azimuths=10).model_copy(update={"precision": "float32"})
+    orientation = orientation_matrix(RANDOM[:1])
+    whole = simulate(QUARTZ, orientation, settings)
+    monkeypatch.setattr(simulation, "_TOGETHER", 3)
+    np.testing.assert_array_equal(simulate(QUARTZ, orientation, settings).intensity, whole.intensity)
+
+
 def test_directions_that_the_crystal_cannot_tell_apart_give_equivalent_reflections_one_intensity():
     patterns = simulate(GOLD, orientation_matrix(np.array([[0.0, 0, 1]])), precessing(EXACT, azimuths=8))
     turned = {}
@@ -136,7 +150,49 @@ def test_a_rotated_crystal_gives_the_rotated_pattern():
     assert_same_pattern(first, first)
 
 
-@pytest.mark.parametrize("wrong", [{"angle": -1.0}, {"angle": 11.0}, {"azimuths": 0}])
+@pytest.mark.parametrize("structure", [GOLD, QUARTZ], ids=["gold", "quartz"])
+def test_orientations_that_the_crystal_cannot_tell_apart_give_the_same_pattern(structure):
+    orientation = orientation_matrix(RANDOM[:1])
+    settings = precessing(EXACT)
+    pattern = simulate(structure, orientation, settings)
+    for rotation in laue_rotations(structure.laue_class)[1:4]:
+        assert_same_pattern(simulate(structure, orientation @ rotation, settings), pattern)
+
+
+def test_a_thicker_crystal_needs_more_directions():
+    thicknesses = (200.0, 1000.0)
+    settings = EXACT.model_copy(update={"thicknesses": thicknesses, "g_max": 1.2})
+    few, many = (
+        simulate(QUARTZ, orientation_matrix(RANDOM[:1]), precessing(settings, azimuths=azimuths))
+        for azimuths in (32, 192)
+    )
+    found = {tuple(hkl): value for hkl, value in zip(few.hkl.tolist(), few.intensity.T, strict=True)}
+    none = np.zeros(2)
+    wanted = zip(many.hkl.tolist(), many.intensity.T, strict=True)
+    thin, thick = np.max([np.abs(value - found.get(tuple(hkl), none)) for hkl, value in wanted], axis=0)
+    assert thin < 1e-4
+    assert thick > 100 * thin
+
+
+def test_a_library_holds_precessed_patterns_and_says_so(tmp_path):
+    crystals, _ = read_crystals(Structures(sample=2))
+    simulation = Simulation(g_max=1.0, orientations=Orientations(count=2), precession=Precession(azimuths=4))
+    build_library(tmp_path / "library.h5", Run(simulation=simulation), crystals)
+    with Library(tmp_path / "library.h5") as library:
+        assert library.run.simulation.precession == Precession(angle=1.0, azimuths=4)
+        wanted = simulate(crystals[0], library.orientation[:2], simulation).at(0)
+        np.testing.assert_array_equal(library.peaks(200.0, np.array([0, 1])).intensity, wanted.intensity)
+
+
+def test_a_faulty_cone_in_a_file_is_named_with_its_value(tmp_path):
+    file = tmp_path / "run.toml"
+    file.write_text("[simulation.precession]\nangle = 11.0")
+    named = r"simulation\.precession\.angle = 11\.0: allowed range: 0 <= value <= 10 °"
+    with pytest.raises(InvalidConfig, match=named):
+        load_run(file)
+
+
+@pytest.mark.parametrize("wrong", [{"angle": -1.0}, {"angle": 11.0}, {"azimuths": 0}, {"azimuths": 5000}])
 def test_impossible_cones_are_refused(wrong):
     with pytest.raises(ValueError, match="allowed range"):
         Precession(**wrong)
