@@ -201,5 +201,6 @@ def pattern_of_peak(offsets: Any) -> Any:
     peaks = int(offsets[-1])
     if peaks == 0:
         return xp.zeros(0, dtype=np.int64)
-    starts = xp.bincount(offsets[1:-1], minlength=peaks)  # patterns after the first that start at this peak
-    return xp.cumsum(starts[:peaks]).astype(np.int64)
+    # The first pattern is counted as well, for CuPy's bincount takes no empty array.
+    starts = xp.bincount(offsets[:-1], minlength=peaks)  # patterns that start at this peak
+    return (xp.cumsum(starts[:peaks]) - 1).astype(np.int64)

@@ -1,9 +1,15 @@
 """What a measurement does to a pattern: effects for training and testing on patterns that are not perfect.
 
 Every function takes peak lists and returns new ones on the same device. Those with chance in them take a `seed`: a
-number, or a `numpy.random.Generator` to go on with. One number gives independent chance to different effects. Chance is
-drawn on the host, so that a seed means the same patterns on either device; which peaks of two grains merge is found
-there too.
+number, or a `numpy.random.Generator` to go on with. One number gives independent chance to different effects.
+
+Chance is drawn by NumPy on the host and moved to the peaks, so that a seed means the same patterns, to the last bit, on
+either device. A counter-based generator on the device would move nothing, but a normal or a Poisson number made of it
+takes logarithms and cosines, whose last bits differ between devices, and a Poisson number is a staircase over them. The
+price is some 10 to 100 ns a number on one core. Chance depends on a pattern's place in its batch: whoever cuts work into
+batches by the memory there is draws other numbers for other memory.
+
+Sums are taken in the order of the peaks, never by atomic additions, so that these too have the same bits everywhere.
 
 The order of nature: `overlap` (in the specimen), `count_electrons`, `shift_centre`, `scale_pixel_size`, `jitter`,
 `vary_intensity`, `lose_peaks`, `add_spurious_peaks`, `limit_dynamic_range` (in the detector and the peak finder).
@@ -15,9 +21,6 @@ import zlib
 from typing import Any
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
-from scipy.spatial import KDTree
 
 from gpuediff.arrays import namespace, to_host
 from gpuediff.peaks import DIRECT_BEAM_RADIUS, PeakBatch, offsets_of
@@ -177,9 +180,11 @@ def lose_peaks(peaks: PeakBatch, probability: float, seed: Seed) -> PeakBatch:
         If `probability` is not between 0 and 1.
     """
     _check("probability", probability, 0 <= probability <= 1, "between 0 and 1")
-    xp = namespace(peaks.qx)
     kept = _beside(_generator(seed, "lose_peaks").random(len(peaks.qx)) >= probability, peaks)
-    return peaks.keep(kept | (xp.hypot(peaks.qx, peaks.qy) < DIRECT_BEAM_RADIUS))
+    xp = namespace(peaks.qx)
+    # Squares in float64 are exact; the last bit of a hypotenuse or of a power differs between devices.
+    squared = xp.square(peaks.qx.astype(np.float64)) + xp.square(peaks.qy.astype(np.float64))
+    return peaks.keep(kept | (squared < DIRECT_BEAM_RADIUS * DIRECT_BEAM_RADIUS))
 
 
 def add_spurious_peaks(
@@ -210,7 +215,7 @@ def add_spurious_peaks(
         If a value is out of range.
     """
     weakest, strongest = intensity
-    rates = np.broadcast_to(to_host(rate) if hasattr(rate, "shape") else np.float64(rate), (len(peaks),))
+    rates = _of_every_pattern("rate", rate, len(peaks))
     _check("rate", rate, bool(np.all((rates >= 0) & (rates < np.inf))), "at least 0 and finite")
     _check("q_max", q_max, 0 < q_max < np.inf, "above 0 Å⁻¹ and finite")
     _check("intensity", intensity, 0 < weakest <= strongest < np.inf, "0 < weakest <= strongest, finite")
@@ -231,7 +236,9 @@ def overlap(
     """Lay the patterns of two grains over each other, pattern i of one over pattern i of the other.
 
     Peaks that a peak finder could not tell apart become one: their intensities add up, its place is their centre of
-    mass. Chains of such peaks become one too, also of peaks of the same grain.
+    mass. Chains of such peaks become one too, also of peaks of the same grain. All other peaks stay exactly where they
+    are. A peak of a grain without beam stays in the list, with intensity 0: where there is no second grain, let its
+    pattern be empty, as by `second.keep(is_there[second.pattern_of_peak])`.
 
     Parameters
     ----------
@@ -254,40 +261,90 @@ def overlap(
     """
     if len(first) != len(second):
         raise ValueError(f"overlap: {len(first)} patterns cannot be laid over {len(second)}")
-    weights = to_host(weight) if hasattr(weight, "shape") else np.float64(weight)
-    share = np.broadcast_to(weights, (len(first),)).astype(np.float64)
+    share = _of_every_pattern("weight", weight, len(first))
     _check("weight", weight, bool(np.all((share >= 0) & (share <= 1))), "between 0 and 1")
     _check("radius", radius, 0 <= radius < np.inf, "at least 0 Å⁻¹ and finite")
     both = _side_by_side(_weighted(first, _beside(1 - share, first)), _weighted(second, _beside(share, first)))
-    xp = namespace(both.qx)
-    if xp is np:
-        return _merged(both, radius)
-    merged = _merged(PeakBatch(*map(to_host, (both.qx, both.qy, both.intensity, both.offsets))), radius)
-    return PeakBatch(*map(xp.asarray, (merged.qx, merged.qy, merged.intensity, merged.offsets)))
+    return _merged(both, radius)
 
 
 def _merged(peaks: PeakBatch, radius: float) -> PeakBatch:
     """Unite peaks of the same pattern that a chain of distances of at most `radius` connects."""
-    if len(peaks.qx) == 0:
-        return peaks
-    pattern = peaks.pattern_of_peak
-    # The patterns lie above each other, farther apart than any two peaks that could be united.
-    places = np.stack([peaks.qx, peaks.qy, pattern * (2 * radius + 1)], axis=1, dtype=np.float64)
-    pairs = KDTree(places).query_pairs(radius, output_type="ndarray")
-    graph = coo_array((np.ones(len(pairs), dtype=np.int8), pairs.T), shape=(len(places),) * 2)
-    count, group = connected_components(graph, directed=False)
-    leader = np.full(count, len(places))
-    np.minimum.at(leader, group, np.arange(len(places)))
-    rank = np.empty(count, dtype=np.int64)
-    rank[np.argsort(leader)] = np.arange(count)
-    group = rank[group]  # groups in the order of their first peaks, so that patterns stay together
-    intensity = np.bincount(group, peaks.intensity)
+    xp = namespace(peaks.qx)
+    first = _first_of_chain(len(peaks.qx), *_near_pairs(peaks, radius))
+    leads = (first == xp.arange(len(first))).astype(np.int64)
+    offsets = offsets_of(leads)
+    group = offsets[first]  # in the order of their first peaks, so that patterns stay together
+    count = int(offsets[-1])
+    intensity = peaks.intensity.astype(np.float64)
+    (united,) = _sums(group, count, intensity)
     # Peaks without any intensity still have a place: the plain mean.
-    mass = np.where(intensity[group] > 0, peaks.intensity, 1.0)
-    total = np.bincount(group, mass)
-    qx, qy = (np.bincount(group, mass * q) / total for q in (peaks.qx, peaks.qy))
-    offsets = offsets_of(np.bincount(pattern[np.sort(leader)], minlength=len(peaks)))
-    return PeakBatch(qx.astype(np.float32), qy.astype(np.float32), intensity.astype(np.float32), offsets)
+    mass = xp.where(united[group] > 0, intensity, 1.0)
+    total, qx, qy = _sums(group, count, mass, mass * peaks.qx, mass * peaks.qy)
+    qx, qy, united = (column.astype(np.float32) for column in (qx / total, qy / total, united))
+    return PeakBatch(qx, qy, united, offsets[peaks.offsets])
+
+
+def _near_pairs(peaks: PeakBatch, radius: float) -> tuple[Any, Any]:
+    """List all pairs of peaks of a pattern that are at most `radius` apart: their indices, two arrays.
+
+    With the peaks of a pattern sorted by qx, every peak is compared to the next, the next but one, and so on, until
+    the next ones are too far along x alone.
+    """
+    xp = namespace(peaks.qx)
+    order = xp.argsort(peaks.qx, kind="stable")
+    pattern = peaks.pattern_of_peak[order]
+    by_pattern = xp.argsort(pattern, kind="stable")
+    order, pattern = order[by_pattern], pattern[by_pattern]
+    x, y = (column[order].astype(np.float64) for column in (peaks.qx, peaks.qy))
+    limit = radius * radius
+    pairs = [(order[:0], order[:0])]
+    step, start = 1, xp.arange(max(len(order) - 1, 0))
+    while len(start):
+        along_x = xp.square(x[start + step] - x[start])
+        within = (pattern[start + step] == pattern[start]) & (along_x <= limit)
+        start, along_x = start[within], along_x[within]
+        near = start[along_x + xp.square(y[start + step] - y[start]) <= limit]
+        pairs.append((order[near], order[near + step]))
+        step += 1
+        start = start[start + step < len(order)]
+    first, second = zip(*pairs, strict=True)
+    return xp.concatenate(first), xp.concatenate(second)
+
+
+def _first_of_chain(count: int, first: Any, second: Any) -> Any:
+    """Return the lowest index among all that pairs connect to each of 0 .. count - 1, shape (count,), int64."""
+    xp = namespace(first)
+    label = xp.arange(count, dtype=np.uint64)  # CuPy's `minimum.at` takes no int64
+    while len(first):
+        a, b = label[first], label[second]
+        lower = xp.minimum(a, b)
+        xp.minimum.at(label, a, lower)
+        xp.minimum.at(label, b, lower)
+        while bool((label[label] != label).any()):
+            label = label[label]
+        apart = label[first] != label[second]
+        first, second = first[apart], second[apart]
+    return label.astype(np.int64)
+
+
+def _sums(group: Any, count: int, *columns: Any) -> list[Any]:
+    """Add up columns within groups, in the order of the peaks; of each, shape (count,), float64."""
+    xp = namespace(group)
+    sums = [xp.zeros(count, dtype=np.float64) for _ in columns]
+    order = xp.argsort(group, kind="stable")
+    sorted_group = group[order]
+    starts = xp.searchsorted(sorted_group, sorted_group)
+    place = xp.arange(len(order)) - starts  # of a peak in its group
+    turn = 0
+    while len(order):
+        now = place == turn  # no group twice, so nothing is added to the same sum at the same time
+        members = order[now]
+        for total, column in zip(sums, columns, strict=True):
+            total[group[members]] += column[members]
+        order, place = order[~now], place[~now]
+        turn += 1
+    return sums
 
 
 def _side_by_side(first: PeakBatch, second: PeakBatch) -> PeakBatch:
@@ -304,6 +361,16 @@ def _side_by_side(first: PeakBatch, second: PeakBatch) -> PeakBatch:
 def _beside(array: np.ndarray, peaks: PeakBatch) -> Any:
     """Bring an array of the host to where the peaks are."""
     return namespace(peaks.qx).asarray(array)
+
+
+def _of_every_pattern(name: str, value: Any, count: int) -> np.ndarray:
+    """Bring a number, or one number a pattern, to the host: shape (count,), float64."""
+    dimensions = getattr(value, "ndim", None)
+    on_host = value if dimensions is None else to_host(value) if dimensions else float(value)
+    numbers = np.asarray(on_host, dtype=np.float64)
+    if numbers.shape not in ((), (count,)):
+        raise ValueError(f"{name}: must be a number or one for each of {count} patterns, got shape {numbers.shape}")
+    return np.broadcast_to(numbers, (count,))
 
 
 def _weighted(peaks: PeakBatch, weight: Any) -> PeakBatch:

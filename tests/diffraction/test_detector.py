@@ -2,13 +2,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial.distance import cdist
 from scipy.stats import kstest
 
 from gpuediff.arrays import CPU, resolve_device
 from gpuediff.diffraction import detector
 from gpuediff.errors import DeviceUnavailable
 from gpuediff.peaks import PeakBatch
-from tests.array_namespaces import DeviceArray, batch_on_device, strict_device
+from tests.array_namespaces import DeviceArray, batch_on_device, on_device, strict_device
 
 
 def patterns(count, peaks, *, seed=0, intensity=None):
@@ -68,12 +70,22 @@ ALL = EFFECTS | {
     "a spurious peak in thirty": lambda peaks, seed: detector.add_spurious_peaks(peaks, peaks.counts / 30, seed),
     "overlap": lambda peaks, _: detector.overlap(peaks, peaks[::-1], weight=0.3, radius=0.1),
     "overlap, own weights": lambda peaks, _: detector.overlap(peaks, peaks, weight=1 / (1 + peaks.counts)),
+    "overlap in long chains": lambda peaks, _: detector.overlap(peaks, peaks[::-1], radius=0.6),
 }
 
 
+BATCHES = {
+    "twenty": patterns(20, 9, seed=3),
+    "one": patterns(1, 9, seed=3),
+    "some empty": PeakBatch.concatenate([PeakBatch.from_lists([[]]), patterns(3, 9), PeakBatch.from_lists([[], []])]),
+    "all empty": PeakBatch.from_lists([[], []]),
+    "none": PeakBatch.from_lists([]),
+}
+
+
+@pytest.mark.parametrize("peaks", BATCHES.values(), ids=BATCHES)
 @pytest.mark.parametrize("effect", ALL.values(), ids=ALL)
-def test_a_seed_means_the_same_patterns_on_a_device_and_nothing_leaves_it(effect):
-    peaks = patterns(20, 9, seed=3)
+def test_a_seed_means_the_same_patterns_on_a_device_and_nothing_leaves_it(effect, peaks):
     with strict_device():
         seen = effect(batch_on_device(peaks), 5)
         columns = [seen.qx, seen.qy, seen.intensity, seen.offsets]
@@ -81,16 +93,67 @@ def test_a_seed_means_the_same_patterns_on_a_device_and_nothing_leaves_it(effect
     assert_equal(PeakBatch(*(column.get() for column in columns)), effect(peaks, 5))
 
 
-@pytest.mark.gpu
-@pytest.mark.parametrize("effect", ALL.values(), ids=ALL)
-def test_a_seed_means_the_same_patterns_on_a_gpu(effect):
+def gpu_or_skip():
     try:
-        gpu = resolve_device("gpu")
+        return resolve_device("gpu")
     except DeviceUnavailable as missing:
         pytest.skip(f"no GPU: {missing}")
-    peaks = patterns(20, 9, seed=3)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("peaks", BATCHES.values(), ids=BATCHES)
+@pytest.mark.parametrize("effect", ALL.values(), ids=ALL)
+def test_a_seed_means_the_same_patterns_on_a_gpu(effect, peaks):
+    gpu = gpu_or_skip()
     seen = effect(peaks.to(gpu), 5)
+    assert type(seen.qx).__module__ == type(seen.offsets).__module__ == "cupy"
     assert_equal(seen.to(CPU), effect(peaks, 5))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("effect", ALL.values(), ids=ALL)
+def test_many_patterns_are_the_same_on_a_gpu_call_after_call(effect):
+    peaks = patterns(3000, 80, seed=4)
+    there = peaks.to(gpu_or_skip())
+    for _ in range(3):  # what is left to the order of threads differs from call to call
+        assert_equal(effect(there, 5).to(CPU), effect(peaks, 5))
+
+
+@pytest.mark.parametrize(
+    ("call", "error"),
+    [
+        (lambda xp: xp.lexsort(xp.zeros((2, 3))), AttributeError),
+        (lambda xp: xp.bincount(xp.zeros(0, int), minlength=3), ValueError),
+        (lambda xp: xp.minimum.at(xp.zeros(3, np.int64), xp.arange(3), xp.arange(3)), TypeError),
+        (lambda xp: xp.argsort(xp.zeros(3), kind="quicksort"), AssertionError),
+        (lambda xp: xp.zeros(3) + np.zeros(3), TypeError),
+        (lambda xp: xp.zeros(3)[np.arange(2)], TypeError),
+        (lambda xp: np.sort(xp.zeros(3)), TypeError),
+        (lambda xp: xp.cumsum(np.zeros(3)), TypeError),
+    ],
+)
+def test_the_stand_in_for_a_device_refuses_what_a_device_would(call, error):
+    with strict_device() as xp, pytest.raises(error):
+        call(xp)
+
+
+def test_shares_and_rates_may_be_numbers_or_arrays_of_either_device():
+    peaks = patterns(20, 9)
+    rates, shares = 0.03 * peaks.counts, np.linspace(0, 1, 20)
+    half = detector.overlap(peaks, peaks[::-1])
+    for number in (0.5, np.float64(0.5), np.array(0.5), [0.5] * 20):
+        assert_equal(detector.overlap(peaks, peaks[::-1], weight=number), half)
+    with strict_device():
+        there = batch_on_device(peaks)
+        spurious = detector.add_spurious_peaks(there, on_device(rates), 2)
+        both = detector.overlap(there, there[::-1], weight=on_device(shares))
+        unequal = detector.overlap(there, there[::-1], weight=on_device(0.5))
+    for seen, expected in (
+        (spurious, detector.add_spurious_peaks(peaks, rates, 2)),
+        (both, detector.overlap(peaks, peaks[::-1], weight=shares)),
+        (unequal, half),
+    ):
+        assert_equal(PeakBatch(*(column.get() for column in vars(seen).values())), expected)
 
 
 @pytest.mark.parametrize("effect", EFFECTS.values(), ids=EFFECTS)
@@ -236,6 +299,93 @@ def test_merging_keeps_intensity_and_centre_of_mass_and_leaves_no_pair_within_th
     assert sorted(places) == sorted(set(first) | set(second))
 
 
+def united(peaks, radius):
+    """The same by all distances and the connected components of the graph that they make, pattern by pattern."""
+    lists = []
+    for qx, qy, intensity in peaks:
+        columns = np.stack([qx, qy, intensity]).astype(np.float64)
+        places = columns[:2].T
+        _, group = connected_components(cdist(places, places) <= radius, directed=False)
+        merged = []
+        for first in sorted(np.unique(group, return_index=True)[1]):
+            x, y, parts = columns[:, group == group[first]]
+            mass = parts if parts.sum() > 0 else np.ones(len(parts))
+            merged.append((mass @ x / mass.sum(), mass @ y / mass.sum(), parts.sum()))
+        lists.append(tuple(np.array(merged).reshape(-1, 3).T))
+    return PeakBatch.from_lists(lists)
+
+
+@pytest.mark.parametrize("radius", [0.0, 0.01, 0.05, 0.2, 1.0])
+def test_merging_unites_the_connected_components_of_every_pattern(radius):
+    rng = np.random.default_rng(6)
+    lists = []
+    for count in rng.integers(0, 60, size=30):
+        places = rng.integers(-40, 40, size=(2, count)) * 0.0125  # rows, columns, and the same place twice
+        lists.append((*places, rng.integers(0, 3, size=count)))
+    peaks = PeakBatch.from_lists(lists)
+    nothing = PeakBatch.from_lists([[]] * 30)
+    merged = detector.overlap(peaks, nothing, weight=0.0, radius=radius)
+    expected = united(peaks, radius)
+    np.testing.assert_array_equal(merged.offsets, expected.offsets)
+    np.testing.assert_allclose(merged.intensity, expected.intensity, rtol=1e-6)
+    np.testing.assert_allclose(merged.qx, expected.qx, atol=1e-6)
+    np.testing.assert_allclose(merged.qy, expected.qy, atol=1e-6)
+
+
+def test_a_chain_however_long_becomes_one_peak_whatever_the_order_of_its_links():
+    order = np.random.default_rng(0).permutation(500)
+    chain = (0.01 * order / np.sqrt(2), 0.01 * order / np.sqrt(2), np.ones(500))
+    peaks = PeakBatch.from_lists([([3.6], [3.6], [5.0]), chain, ([], [], [])])
+    merged = detector.overlap(peaks, PeakBatch.from_lists([[]] * 3), weight=0.0, radius=0.0101)
+    np.testing.assert_array_equal(merged.counts, [1, 1, 0])
+    np.testing.assert_allclose(merged.intensity, [5, 500])
+    np.testing.assert_allclose(merged.qx, [3.6, 2.495 / np.sqrt(2)], rtol=1e-6)
+
+
+def test_a_peak_that_meets_no_other_stays_exactly_where_it_is():
+    peaks = patterns(50, 40, seed=9)
+    merged = detector.overlap(peaks, PeakBatch.from_lists([[]] * 50), weight=0.0, radius=0.05)
+    assert len(merged.qx) < len(peaks.qx) - 20
+    for before, after in zip(peaks, merged, strict=True):
+        places = np.stack(before[:2], axis=1)
+        alone = (cdist(places, places) <= 0.05).sum(axis=1) == 1
+        rows = {tuple(row) for row in np.stack(after, axis=1).tolist()}
+        assert {tuple(row) for row in np.stack(before, axis=1)[alone].tolist()} <= rows
+
+
+def test_the_patterns_of_a_careful_measurement_can_be_expressed():
+    clean = patterns(1000, 60)
+    seen = detector.vary_intensity(detector.jitter(detector.scale_pixel_size(clean, 0.01, 1), 0.002, 1), 0.1, 1)
+    away = np.hypot(clean.qx, clean.qy) > 1.0
+    radius, moved = np.hypot(clean.qx, clean.qy)[away], np.hypot(seen.qx, seen.qy)[away]
+    expected = np.sqrt(0.01**2 * np.mean(radius**2) + 0.002**2)  # along the radius, both errors
+    assert np.std(moved - radius) == pytest.approx(expected, rel=0.06)
+    assert np.std(seen.intensity / clean.intensity) == pytest.approx(0.1, rel=0.03)
+    lossy = detector.lose_peaks(seen, 0.1, 1)
+    dirty = detector.add_spurious_peaks(lossy, 0.03 * seen.counts, 1)
+    assert len(lossy.qx) / len(seen.qx) == pytest.approx(0.9, abs=0.01)
+    assert (len(dirty.qx) - len(lossy.qx)) / len(seen.qx) == pytest.approx(0.03, abs=0.003)
+    limited = detector.limit_dynamic_range(dirty, 1e3)
+    assert 0 < len(dirty.qx) - len(limited.qx) < 0.03 * len(dirty.qx)  # spurious peaks fainter than 5e-4
+    for _, _, intensity in limited:
+        assert intensity.max() <= 1e3 * intensity.min()
+
+
+def test_a_second_grain_in_a_fifth_of_the_patterns_leaves_the_others_as_they_are():
+    first, second = patterns(2000, 20, seed=1), patterns(2000, 20, seed=2)
+    rng = np.random.default_rng(3)
+    is_there = rng.random(2000) < 0.2
+    weight = np.where(is_there, rng.uniform(0.1, 0.5, size=2000), 0.0)
+    both = detector.overlap(first, second.keep(is_there[second.pattern_of_peak]), weight=weight, radius=0.0)
+    assert_equal(both[~is_there], first[~is_there])
+    np.testing.assert_array_equal(both[is_there].counts, 41)  # the direct beam is one
+    sums = np.array([intensity.sum(dtype=np.float64) for _, _, intensity in both])
+    alone = [np.array([intensity.sum(dtype=np.float64) for _, _, intensity in grain]) for grain in (first, second)]
+    np.testing.assert_allclose(sums, (1 - weight) * alone[0] + weight * alone[1], rtol=1e-6)
+    moved = detector.jitter(both, 0.005, 3)
+    assert np.std(moved.qx - both.qx) == pytest.approx(0.005, rel=0.02)
+
+
 def test_peaks_of_different_patterns_never_merge():
     peaks = PeakBatch.from_lists([([1.0], [0], [1])] * 50)
     both = detector.overlap(peaks, peaks, radius=1.9)
@@ -257,6 +407,8 @@ def test_peaks_of_different_patterns_never_merge():
         (lambda: detector.add_spurious_peaks(BATCH, 1, 0, intensity=(1, 0.5)), "intensity"),
         (lambda: detector.overlap(BATCH, BATCH, weight=2), "weight = 2"),
         (lambda: detector.overlap(BATCH, BATCH, radius=-1), "radius = -1"),
+        (lambda: detector.overlap(BATCH, BATCH, weight=np.zeros(3)), r"weight: .* each of 200 patterns, got .*3"),
+        (lambda: detector.add_spurious_peaks(BATCH, np.ones((200, 1)), 0), r"rate: .* each of 200 patterns"),
         (lambda: detector.overlap(BATCH, BATCH[:3]), "200 patterns cannot be laid over 3"),
     ],
 )

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from scipy.spatial import KDTree
+from scipy.spatial import ConvexHull, KDTree
 from scipy.stats import chisquare, kstest
 
 from gpuediff.crystals.crystal import Crystal
@@ -64,11 +64,27 @@ def test_largest_gap_is_within_twice_the_smallest_possible(laue_class, count):
     assert separation(axes, laue_class) > 0.85 * gap(axes, laue_class)
 
 
+def exact_gap(axes, laue_class):
+    """The same without sampling: the emptiest cap stands on a facet of the convex hull of all equivalents."""
+    images = np.einsum("gij,nj->gni", equivalents(laue_class), axes).reshape(-1, 3)
+    distance_of_facet = -ConvexHull(np.unique(images.round(9), axis=0)).equations[:, 3].max()
+    return np.sqrt(2 - 2 * distance_of_facet)
+
+
 @pytest.mark.parametrize("laue_class", LAUE_CLASSES)
-def test_many_axes_are_spread_nearly_as_well_as_on_a_hexagonal_lattice(laue_class):
-    zone_area = 2 * np.pi / len(laue_rotations(laue_class))
-    ideal = np.sqrt(2 * zone_area / (3 * np.sqrt(3) * 100))
-    assert gap(zone_axes(laue_class, 100), laue_class) < 1.6 * ideal
+@pytest.mark.parametrize("count", [20, 100])
+def test_largest_gap_is_well_within_twice_what_no_arrangement_can_beat(laue_class, count):
+    # All caps together have at least the area of the sphere: 2 |G| n (1 - cos r) / 2 >= 1, and 2 (1 - cos r) is the
+    # square of the chord.
+    least = np.sqrt(2 / (len(laue_rotations(laue_class)) * count))
+    assert least < exact_gap(zone_axes(laue_class, count), laue_class) < 1.8 * least
+
+
+@pytest.mark.parametrize("laue_class", LAUE_CLASSES)
+def test_any_number_of_first_axes_is_spread_evenly_too(laue_class):
+    axes = zone_axes(laue_class, 100)
+    for first in (10, 33, 70):
+        assert separation(axes[:first], laue_class) > 0.85 * gap(axes[:first], laue_class)
 
 
 def test_a_thousand_axes_are_all_different():
@@ -171,3 +187,26 @@ def test_any_is_uniform_over_all_rotations():
     # The angle of a random rotation has the density (1 - cos w) / π.
     angle = np.arccos(np.clip((np.trace(matrices, axis1=1, axis2=2) - 1) / 2, -1, 1))
     assert kstest(angle, lambda w: (w - np.sin(w)) / np.pi).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("laue_class", LAUE_CLASSES)
+def test_any_sees_every_part_of_the_zone_as_often_as_its_area_asks(laue_class):
+    images = np.einsum("gij,nj->gni", equivalents(laue_class), zone_axes(laue_class, 12)).reshape(-1, 3)
+    cells = KDTree(images)
+    index = np.arange(200_000)  # a Fibonacci lattice, for the areas
+    z, azimuth = 1 - (2 * index + 1) / len(index), index * np.pi * (3 - np.sqrt(5))
+    lattice = np.stack([np.sqrt(1 - z * z) * np.cos(azimuth), np.sqrt(1 - z * z) * np.sin(azimuth), z], axis=1)
+    area = np.bincount(cells.query(lattice)[1] % 12, minlength=12) / len(lattice)
+    drawn = orientations_for(crystal("zone"), Orientations(protocol="any", count=20_000))[:, 2]
+    seen = np.bincount(cells.query(drawn)[1] % 12, minlength=12)
+    assert chisquare(seen, area * len(drawn)).pvalue > 1e-3
+
+
+def test_any_has_a_uniform_angle_in_the_plane_whatever_the_zone_axis():
+    matrices = orientations_for(crystal("plane"), Orientations(protocol="any", count=20_000))
+    x_of_grid, y_of_grid = np.moveaxis(orientation_matrix(matrices[:, 2])[:, :2], 1, 0)
+    x = matrices[:, 0]
+    angle = np.arctan2(np.sum(x * y_of_grid, axis=1), np.sum(x * x_of_grid, axis=1)) / (2 * np.pi) + 0.5
+    assert kstest(angle, "uniform").pvalue > 1e-3
+    table = np.histogram2d(angle, matrices[:, 2, 2], bins=8, range=[(0, 1), (-1, 1)])[0]
+    assert chisquare(table.ravel()).pvalue > 1e-3

@@ -11,8 +11,17 @@ import numpy as np
 from gpuediff.crystals.crystal import Crystal
 from gpuediff.settings import Simulation
 
-NAMES = ("Au", "Si", "quartz", "GdFeO3", "orthoclase", "hexagonal", "triclinic")
-LOBATO_NAMES = ("Au", "Si", "quartz", "triclinic")
+PATH = Path(__file__).with_name("reference.h5")
+
+
+def _names(form_factors: str) -> tuple[str, ...]:
+    with h5py.File(PATH) as file:
+        groups = {name: entry for name, entry in file.items() if isinstance(entry, h5py.Group)}
+        return tuple(name for name, structure in groups.items() if form_factors in structure)
+
+
+NAMES = _names("wk-cp")
+LOBATO_NAMES = _names("lobato")
 
 
 @dataclass(frozen=True)
@@ -41,7 +50,7 @@ class Reference:
 
 def load(name: str, form_factors: str = "wk-cp") -> Reference:
     """Read the reference of one of `NAMES` ("wk-cp"), or of one of `LOBATO_NAMES` ("lobato")."""
-    with h5py.File(Path(__file__).with_name("reference.h5")) as file:
+    with h5py.File(PATH) as file:
         structure, computed = file[name], file[name][form_factors]
         crystal = Crystal(
             material_id=name,

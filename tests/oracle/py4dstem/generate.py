@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import zlib
+from importlib.metadata import version
 from pathlib import Path
 
 import h5py
@@ -10,6 +12,8 @@ import numpy as np
 import py4DSTEM
 import scipy
 from py4DSTEM.process.diffraction import Crystal
+
+from tests.oracle.py4dstem.structures import RECIPES, build
 
 BEAM_ENERGY = 300e3  # eV
 G_MAX = 2.0  # Å⁻¹
@@ -165,7 +169,34 @@ STRUCTURES = {
         3,
     ),
 }
-LOBATO = {"Au": 3, "Si": 2, "quartz": 2, "triclinic": 2}  # how many of the last zone axes are also done elastically
+SEED = 20261122
+# How many of the last zone axes are also done elastically.
+LOBATO = {"Au": 3, "Si": 2, "quartz": 2, "triclinic": 2} | {
+    "UO2": 2,
+    "NH4Cl": 2,
+    "Cu3Au-disordered": 2,
+    "rutile": 2,
+    "BaTiO3": 2,
+    "ZnO": 2,
+    "calcite": 2,
+    "uranium": 2,
+    "baddeleyite": 2,
+    "oblique": 2,
+}
+
+
+def structures():
+    """Yield (name, entry as in STRUCTURES, random generator), those written out first.
+
+    These share one generator, every other has its own: one more does not change the numbers of the rest.
+    """
+    shared = np.random.default_rng(SEED)
+    for name, structure in STRUCTURES.items():
+        yield name, structure, shared
+    for name, recipe in RECIPES.items():
+        primitive, atoms = build(recipe)
+        structure = recipe.formula, recipe.space_group, recipe.cell, primitive, atoms, recipe.zone_axes, recipe.more
+        yield name, structure, np.random.default_rng([SEED, zlib.crc32(name.encode())])
 
 
 def patterns(crystal, method, zone_axes):
@@ -206,48 +237,57 @@ def write_method(group, crystal, method, zone_axes, rng):
     group.attrs["couplings"] = len(indices)
     group.attrs["beams"] = crystal.hkl.shape[1]
     group.attrs["wavelength"] = crystal.wavelength
-    options = {"compression": "gzip", "compression_opts": 9, "shuffle": True}
-    group.create_dataset("potential/hkl", data=indices[kept], **options)
-    group.create_dataset("potential/u", data=values[kept], **options)
+    write_array(group, "potential/hkl", indices[kept])
+    write_array(group, "potential/u", values[kept])
     for number, (orientation, hkl, intensity) in enumerate(patterns(crystal, method, zone_axes)):
         pattern = group.create_group(f"patterns/{number}")
         pattern.create_dataset("orientation", data=orientation)
-        pattern.create_dataset("hkl", data=hkl, **options)
-        pattern.create_dataset("intensity", data=intensity, **options)
+        write_array(pattern, "hkl", hkl)
+        write_array(pattern, "intensity", intensity)
 
 
-def main(path, names=tuple(STRUCTURES)):
-    rng = np.random.default_rng(20261122)
-    with h5py.File(path, "w", track_order=True) as file:
+def write_array(group, name, data):
+    # In one chunk: the index of several would be larger than most of the data.
+    group.create_dataset(name, data=data, chunks=data.shape, compression="gzip", compression_opts=9, shuffle=True)
+
+
+def write_structure(group, structure, elastic, rng):
+    formula, space_group, cell, primitive, atoms, zone_axes, more = structure
+    numbers, positions, occupancies = atoms
+    directions = [np.array(zone_axis) @ cell_vectors(*cell) for zone_axis in zone_axes]
+    directions += list(rng.normal(size=(more, 3)))
+    directions = [direction / np.linalg.norm(direction) for direction in directions]
+    lattice = cell_vectors(*cell) if primitive is None else primitive @ cell_vectors(*cell)
+    print(f"{group.name}: {len(numbers)} atoms, {abs(np.linalg.det(lattice)):.1f} Å³", flush=True)
+    group.attrs["formula"] = formula
+    group.attrs["space_group_number"] = space_group
+    group["conventional"] = np.array(cell, dtype=float)
+    group["lattice"] = lattice
+    group["atomic_numbers"] = numbers.astype(np.int64)
+    group["positions"] = positions
+    group["occupancies"] = occupancies
+    crystal = Crystal(positions, numbers, lattice, occupancy=occupancies)
+    write_method(group.create_group("wk-cp"), crystal, "WK-CP", directions, rng)
+    if elastic:
+        write_method(group.create_group("lobato"), crystal, "Lobato", directions[-elastic:], rng)
+
+
+def main(path, names=(*STRUCTURES, *RECIPES)):
+    """Write the structures named; of those that share a generator all that precede must be named too."""
+    with h5py.File(path, "w", track_order=True, libver="v110") as file:
         file.attrs["py4DSTEM"] = py4DSTEM.__version__
         file.attrs["numpy"] = np.__version__
         file.attrs["scipy"] = scipy.__version__
+        file.attrs["pymatgen"] = version("pymatgen")
         file.attrs["python"] = sys.version.split()[0]
         file.attrs["beam_energy"] = BEAM_ENERGY
         file.attrs["g_max"] = G_MAX
         file.attrs["excitation_error_max"] = SIGMA * MULTIPLE
         file["thicknesses"] = THICKNESSES
-        for name in names:
-            formula, space_group, cell, primitive, atoms, zone_axes, more = STRUCTURES[name]
-            numbers, positions, occupancies = atoms
-            directions = [np.array(zone_axis) @ cell_vectors(*cell) for zone_axis in zone_axes]
-            directions += list(rng.normal(size=(more, 3)))
-            directions = [direction / np.linalg.norm(direction) for direction in directions]
-            lattice = cell_vectors(*cell) if primitive is None else primitive @ cell_vectors(*cell)
-            print(f"{name}: {len(numbers)} atoms, {abs(np.linalg.det(lattice)):.1f} Å³", flush=True)
-            group = file.create_group(name, track_order=True)
-            group.attrs["formula"] = formula
-            group.attrs["space_group_number"] = space_group
-            group["conventional"] = np.array(cell, dtype=float)
-            group["lattice"] = lattice
-            group["atomic_numbers"] = numbers.astype(np.int64)
-            group["positions"] = positions
-            group["occupancies"] = occupancies
-            crystal = Crystal(positions, numbers, lattice, occupancy=occupancies)
-            write_method(group.create_group("wk-cp"), crystal, "WK-CP", directions, rng)
-            if name in LOBATO:
-                write_method(group.create_group("lobato"), crystal, "Lobato", directions[-LOBATO[name] :], rng)
+        for name, structure, rng in structures():
+            if name in names:
+                write_structure(file.create_group(name, track_order=True), structure, LOBATO.get(name, 0), rng)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *([sys.argv[2:]] if sys.argv[2:] else []))
