@@ -5,9 +5,9 @@ number, or a `numpy.random.Generator` to go on with. One number gives independen
 
 Chance is drawn by NumPy on the host and moved to the peaks, so that a seed means the same patterns, to the last bit, on
 either device. A counter-based generator on the device would move nothing, but a normal or a Poisson number made of it
-takes logarithms and cosines, whose last bits differ between devices, and a Poisson number is a staircase over them. The
-price is some 10 to 100 ns a number on one core. Chance depends on a pattern's place in its batch: whoever cuts work into
-batches by the memory there is draws other numbers for other memory.
+takes logarithms and cosines, whose last bits differ between devices, and a Poisson number is a staircase over them.
+The price is some 10 to 100 ns a number on one core. Chance depends on a pattern's place in its batch: whoever cuts work
+into batches by the memory there is draws other numbers for other memory.
 
 Sums are taken in the order of the peaks, never by atomic additions, so that these too have the same bits everywhere.
 
