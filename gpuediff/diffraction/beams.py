@@ -18,6 +18,8 @@ from numba import njit
 
 from gpuediff.diffraction.electron import wavelength
 from gpuediff.diffraction.potential import ROUNDING, StructurePotential
+from gpuediff.errors import InvalidStructure
+from gpuediff.peaks import offsets_of
 from gpuediff.settings import Simulation
 
 UNREACHABLE = 1e-9  # |U| below this part of the largest |U| is rounding, not scattering
@@ -48,7 +50,15 @@ class Reflections:
 
     @classmethod
     def of_potential(cls, potential: StructurePotential, g_max: float) -> Reflections:
-        """List the reflections within `g_max` (Å⁻¹) and `potential.beam_extent`."""
+        """List the reflections within `g_max` (Å⁻¹) and `potential.beam_extent`.
+
+        Raises
+        ------
+        InvalidStructure
+            If the potential is not finite.
+        """
+        if not np.isfinite(potential.table).all():
+            raise InvalidStructure("the potential is not finite; check the atoms' positions, occupancies and elements")
         extent = np.asarray(potential.beam_extent, dtype=np.int64)
         hkl = np.stack(np.meshgrid(*(np.arange(-n, n + 1) for n in extent), indexing="ij"), axis=-1).reshape(-1, 3)
         g = hkl @ potential.reciprocal
@@ -169,7 +179,7 @@ def select_beams(
         reflections.couples,
         reflections.centre,
     )
-    return Beams(reflection, errors, np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
+    return Beams(reflection, errors, offsets_of(counts))
 
 
 def _products(vectors: Any, g: Any) -> Any:

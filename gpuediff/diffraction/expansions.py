@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gpuediff.diffraction.chebyshev import OUTPUTS_MAX, STEP_MAX, TAIL, coefficients
+from gpuediff.peaks import offsets_of
 
 WIDTH_STEP = 1.02  # half-widths are rounded up to a power of this: 1 % more products on average
 WIDTH_MIN = 1e-9  # Å⁻¹; a single beam: nothing to expand, but a bound must be positive
@@ -118,4 +119,4 @@ def concatenated(expansions: Sequence[Expansion]) -> Tables:
 
 def starts_of(counts: Sequence[int] | np.ndarray) -> np.ndarray:
     """Turn n counts into where each of them starts, and the end of the last, int64."""
-    return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+    return offsets_of(np.asarray(counts, dtype=np.int64))

@@ -11,6 +11,7 @@ from gpuediff.arrays import Device
 from gpuediff.diffraction.beams import ON_THE_LIMIT, UNREACHABLE, Beams, Reflections, excitation_errors
 from gpuediff.diffraction.electron import wavelength
 from gpuediff.errors import InvalidStructure
+from gpuediff.peaks import offsets_of
 from gpuediff.settings import Simulation
 
 THREADS = 128
@@ -77,7 +78,7 @@ def select_beams(
     memory = _BYTES_A_REFLECTION * len(reflections.g)
     arrays.run_batches(compute, arrays.plan_batches(len(zone_axis), memory, arrays.memory_budget(xp)))
     reflection, errors, counts = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return Beams(reflection, errors, np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]))
+    return Beams(reflection, errors, offsets_of(counts))
 
 
 def reachable(coupling: Any, centre: int, least: float, address: Any, offsets: Any) -> Any:

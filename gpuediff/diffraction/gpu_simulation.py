@@ -65,7 +65,8 @@ def simulate_crystals(
         orientation = checked_rotations(orientations)
         light = illumination(orientation, settings)
         try:
-            reflections = _reflections(crystal, settings, device)
+            potential = gpu_potential.structure_potential(crystal, settings, device)
+            reflections = Reflections.of_potential(potential, settings.g_max)
             try:
                 beams = gpu_beams.select_beams(
                     reflections, light.zone_axis, settings, device, incidence=light.incidence
@@ -88,13 +89,6 @@ def simulate_crystals(
         parts = [above_minimum(reflections, *part, settings) for part in parts]
         results[index] = assembled(reflections, orientation, parts, settings)
     return [results[index] for index in range(len(crystals))]
-
-
-def _reflections(crystal: Crystal, settings: Simulation, device: Device) -> Reflections:
-    potential = gpu_potential.structure_potential(crystal, settings, device)
-    if not np.isfinite(potential.table).all():
-        raise InvalidStructure("the potential is not finite; check the atoms' positions, occupancies and elements")
-    return Reflections.of_potential(potential, settings.g_max)
 
 
 def _of_orientations(

@@ -114,10 +114,7 @@ def reflections_of(crystal: Crystal, settings: Simulation) -> Reflections:
     InvalidStructure
         If an element has no scattering factor, or the potential is not finite.
     """
-    potential = structure_potential(crystal, settings)
-    if not np.isfinite(potential.table).all():
-        raise InvalidStructure("the potential is not finite; check the atoms' positions, occupancies and elements")
-    return Reflections.of_potential(potential, settings.g_max)
+    return Reflections.of_potential(structure_potential(crystal, settings), settings.g_max)
 
 
 def simulate_orientations(
@@ -190,7 +187,7 @@ def above_minimum(
 ) -> tuple[Beams, np.ndarray]:
     """Leave out the peaks that are too weak at every thickness, but for the direct beam."""
     kept = (beams.reflection == reflections.direct) | (intensity >= settings.intensity_min).any(axis=0)
-    offsets = np.concatenate([[0], np.cumsum(kept)])[beams.offsets].astype(np.int64)
+    offsets = offsets_of(kept)[beams.offsets]
     return Beams(beams.reflection[kept], beams.excitation_error[kept], offsets), intensity[:, kept]
 
 

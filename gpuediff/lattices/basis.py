@@ -1,4 +1,4 @@
-"""Bases of one three-dimensional lattice: shortest vectors, sublattices, and whether two bases are of one lattice.
+"""Bases of one three-dimensional lattice: shortest vectors, and whether two bases are of one lattice.
 
 Compiled for one basis at a time, rows are the vectors, float64. What is here does not know whether the lattice is
 direct or reciprocal.
@@ -76,23 +76,6 @@ def shorten(rows, change):
         rows[2] -= bx * rows[0] + by * rows[1]
         change[2] -= bx * change[0] + by * change[1]
     return True
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def sublattice(condition, modulus, change):
-    """Fill `change` with a basis of the indices h with condition · h divisible by `modulus`, a prime.
-
-    The entries of `condition` are 0 .. modulus - 1, the last that is not 0 being 1.
-    """
-    change[:] = 0.0
-    last = 2
-    while condition[last] == 0:
-        last -= 1
-    for i in range(3):
-        change[i, i] = 1.0
-        if i != last:
-            change[i, last] = -condition[i]
-    change[last, last] = modulus
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
