@@ -18,6 +18,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Val
 from gpuediff.errors import InvalidConfig
 
 CrystalSystem = Literal["triclinic", "monoclinic", "orthorhombic", "tetragonal", "trigonal", "hexagonal", "cubic"]
+# From where crystals are seen, and what the detector does: `gpuediff.diffraction.protocols` says what they stand for.
+Protocol = Literal["grid", "any", "measured", "hard"]
 MEMORY = 4 * 2**30  # bytes that a simulation may take where nobody says otherwise
 CRYSTAL_SYSTEMS: tuple[CrystalSystem, ...] = get_args(CrystalSystem)
 
@@ -57,13 +59,14 @@ def _rising(values: tuple[float, ...]) -> tuple[float, ...]:
     return values
 
 
-def _no_repeats(values: tuple[str, ...]) -> tuple[str, ...]:
+def _no_repeats(values: tuple[Any, ...]) -> tuple[Any, ...]:
     if not values or len(set(values)) != len(values):
-        raise ValueError("expected at least one name, none of them twice")
+        raise ValueError("expected at least one value, none of them twice")
     return values
 
 
 Seed = Annotated[int, within(0, 2**32 - 1)]
+GroupSize = Annotated[int, within(1, 10_000)]
 Thickness = Annotated[float, within(0, 20_000, "Å", open_low=True)]
 Thicknesses = Annotated[tuple[Thickness, ...], BeforeValidator(_expand_range), AfterValidator(_rising)]
 
@@ -130,10 +133,31 @@ class Simulation(Settings):
 class Features(Settings):
     """The radial-angular basis (Gleason et al. 2024, Eqs. 1 and 2)."""
 
+    block: Literal["radial-basis"] = "radial-basis"
     rings: Annotated[int, within(1, 1000)] = 41
     ring_spacing: Annotated[float, within(0.001, 1, "Å⁻¹")] = 0.05
     orders: Annotated[int, within(1, 100)] = 13  # angular orders 0 .. orders - 1
     direct_beam: Literal["centre", "brightest"] = "centre"  # which peak is removed; brightest: the paper's way
+
+
+class LatticeFeatures(Settings):
+    """A three-dimensional lattice found in the patterns themselves; holds at any orientation."""
+
+    block: Literal["lattice"] = "lattice"
+
+
+def _by_block(value: Any) -> Any:
+    """Read a table as what its `block` says: the paper's features where it says nothing."""
+    if isinstance(value, (Features, LatticeFeatures)):
+        return value
+    if not isinstance(value, dict):
+        raise ValueError("expected a table with the settings of a feature block")
+    block = value.get("block", "radial-basis")
+    if block == "radial-basis":
+        return Features.model_validate(value)
+    if block == "lattice":
+        return LatticeFeatures.model_validate(value)
+    raise ValueError(f"block = {block!r}: expected 'radial-basis' or 'lattice'")
 
 
 class Split(Settings):
@@ -146,17 +170,58 @@ class Split(Settings):
 class Forest(Settings):
     """One random forest."""
 
+    method: Literal["random-forest"] = "random-forest"
     trees: Annotated[int, within(1, 10_000)]
     depth: Annotated[int, within(1, 1000)]
     max_features: Literal["sqrt", "all"] = "sqrt"  # features tried at a split
+
+
+class Boosting(Settings):
+    """One classifier of gradient-boosted trees."""
+
+    method: Literal["gradient-boosting"] = "gradient-boosting"
+    rounds: Annotated[int, within(1, 10_000)] = 300  # each grows one tree a class
+    leaves: Annotated[int, within(2, 4096)] = 31  # of a tree, at most
+    learning_rate: Annotated[float, within(0, 1, open_low=True)] = 0.05
+    min_samples_leaf: Annotated[int, within(1, 1_000_000)] = 20  # patterns
+    feature_fraction: Annotated[float, within(0, 1, open_low=True)] = 0.3  # of the features, drawn for each tree
+    bagging_fraction: Annotated[float, within(0, 1, open_low=True)] = 0.8  # of the patterns, drawn for each round
+    l2: Annotated[float, within(0, 1e6)] = 1.0  # penalty on the scores of the leaves
+
+
+def _by_method(value: Any) -> Any:
+    """Read a table as what its `method` says: a random forest where it says nothing.
+
+    Not one of pydantic's discriminated unions: these need the method to be stated, and name it within the place of a
+    fault, where it is no key of the file.
+    """
+    if isinstance(value, (Forest, Boosting)):
+        return value
+    if not isinstance(value, dict):
+        raise ValueError("expected a table with the settings of a forest")
+    method = value.get("method", "random-forest")
+    if method == "random-forest":
+        return Forest.model_validate(value)
+    if method == "gradient-boosting":
+        return Boosting.model_validate(value)
+    raise ValueError(f"method = {method!r}: expected 'random-forest' or 'gradient-boosting'")
+
+
+Classifier = Annotated[Forest | Boosting, BeforeValidator(_by_method)]
 
 
 class Training(Settings):
     """The hierarchy of forests: crystal system, then space group and lattice per crystal system."""
 
     thickness: Thickness = 200.0  # Å
-    crystal_system: Forest = Forest(trees=80, depth=40)
-    space_group: Forest = Forest(trees=128, depth=30)
+    # What is done to the patterns: each is seen under all of these protocols; as it was simulated if absent.
+    protocols: Annotated[tuple[Protocol, ...], AfterValidator(_no_repeats)] | None = None
+    # That are told apart; all of the library if absent.
+    crystal_systems: Annotated[tuple[CrystalSystem, ...], AfterValidator(_no_repeats)] | None = None
+    # Patterns of one material that are described together, by feature blocks that can (`lattice`).
+    group_sizes: Annotated[tuple[GroupSize, ...], AfterValidator(_no_repeats)] = (1, 3, 10)
+    crystal_system: Classifier = Forest(trees=80, depth=40)
+    space_group: Classifier = Forest(trees=128, depth=30)
     lattice: Forest = Forest(trees=80, depth=100)
     seed: Seed = 0
 
@@ -166,7 +231,7 @@ class Run(Settings):
 
     structures: Structures = Structures()
     simulation: Simulation = Simulation()
-    features: Features = Features()
+    features: Annotated[Features | LatticeFeatures, BeforeValidator(_by_block)] = Features()
     split: Split = Split()
     training: Training = Training()
 
@@ -247,10 +312,10 @@ def _explain(path: Path, fault: Any) -> str:
 
 
 def _known_keys(location: tuple[Any, ...]) -> list[str]:
-    model: Any = Run
+    models: list[Any] = [Run]
     for part in location:
-        annotation = model.model_fields[part].annotation
-        # A section that may be absent is annotated as `Section | None`.
-        sections = (kind for kind in get_args(annotation) if isinstance(kind, type) and issubclass(kind, Settings))
-        model = next(sections, annotation)
-    return sorted(model.model_fields)
+        annotation = models[0].model_fields[part].annotation
+        # A section that may be absent is annotated as `Section | None`, a forest as one of several kinds.
+        sections = [kind for kind in get_args(annotation) if isinstance(kind, type) and issubclass(kind, Settings)]
+        models = sections or [annotation]
+    return sorted({key for model in models for key in model.model_fields})
