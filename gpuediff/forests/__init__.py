@@ -1,1 +1,1 @@
-"""Random forests: trained with scikit-learn, kept as treelite checkpoints, one prediction path for both."""
+"""Forests: trained with scikit-learn or LightGBM, kept as treelite checkpoints, one prediction path for all."""

@@ -1,8 +1,8 @@
 """What a fitted forest can be asked, whoever trained it.
 
-A forest is a treelite checkpoint plus what it means. Training is a function of a backend
-(`gpuediff.forests.sklearn_forest`) that returns a `Forest`; what was trained and what was loaded from disk answer
-through the same code.
+A forest is a treelite checkpoint plus what it means. Training (`gpuediff.forests.training`) is a function of a backend,
+scikit-learn for random forests and LightGBM for boosted ones, that returns a `Forest`; what was trained and what was
+loaded from disk answer through the same code.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class Forest(Protocol):
     """A fitted forest; X is (n, features), finite, taken as float32, and may be empty.
 
     A wrong shape or a value that is not finite raises `InvalidFeatures`. No answer depends on how many patterns are
-    asked for at a time, or on the number of threads.
+    asked for at a time, on their order, or on the number of threads.
     """
 
     @property
@@ -37,7 +37,7 @@ class Forest(Protocol):
 
     @property
     def trees(self) -> int:
-        """Number of trees."""
+        """Number of trees; a boosted forest has one for each round and class."""
         ...
 
     @property
@@ -46,11 +46,19 @@ class Forest(Protocol):
         ...
 
     def votes(self, X: np.ndarray) -> np.ndarray:
-        """Count the trees for each class, (n, classes) int32; a tree votes for its leaf's most probable class."""
+        """Give the votes for each class, (n, classes) int32; the sum of a row is the same for every pattern.
+
+        Random forest: the number of trees; a tree votes for its leaf's most probable class. Boosted forest: no tree
+        speaks for itself, so 10,000 votes are divided in proportion to the probability, by largest remainders.
+        """
         ...
 
     def probability(self, X: np.ndarray) -> np.ndarray:
-        """Average the class probabilities of the leaves over the trees, (n, classes) float64."""
+        """Give the probability of each class, (n, classes) float64.
+
+        Random forest: the mean of the leaves' class probabilities over the trees. Boosted forest: the softmax of the
+        summed scores.
+        """
         ...
 
     def values(self, X: np.ndarray) -> np.ndarray:
@@ -58,7 +66,10 @@ class Forest(Protocol):
         ...
 
     def importances(self) -> np.ndarray:
-        """Give each feature's share of the impurity that the splits removed in training, (features,) float64."""
+        """Give each feature's share of what the splits gained in training, (features,) float64, summing to 1.
+
+        Random forest: impurity removed. Boosted forest: loss reduced. All zero if no tree has a split.
+        """
         ...
 
     def save(self, path: str | Path) -> None:

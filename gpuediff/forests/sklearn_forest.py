@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpuediff.errors import InvalidFeatures
-from gpuediff.forests.treelite_forest import TreeliteForest, annotate, finite_float32
+from gpuediff.forests.samples import check_samples, check_weight, columns_of_labels
+from gpuediff.forests.treelite_forest import RandomForest, annotate
 from gpuediff.settings import Forest as ForestSettings
 
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ def fit_classifier(
     *,
     seed: int,
     classes: Sequence[int] | Sequence[str] | None = None,
-) -> TreeliteForest:
+    weight: np.ndarray | None = None,
+) -> RandomForest:
     """Train a classifier on all cores.
 
     Parameters
@@ -58,29 +60,30 @@ def fit_classifier(
         Same seed, same forest, on any number of cores.
     classes : sequence, optional
         The distinct labels in the order of the forest's columns; rising if absent.
+    weight : array, shape (n,), optional
+        How much each pattern counts, > 0; only the ratios matter. All the same if absent.
 
     Raises
     ------
     InvalidFeatures
-        If the features are not finite or do not fit the labels, or `classes` are not the labels' own.
+        If the features are not finite or do not fit the labels, `classes` are not the labels' own, or a weight is
+        not > 0.
     """
     from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 
-    X, labels = _checked(X, labels, "labels")
-    present, position = np.unique(labels, return_inverse=True)
-    columns = present if classes is None else np.asarray(classes)
-    if len(columns) != len(present) or set(columns.tolist()) != set(present.tolist()):
-        raise InvalidFeatures(f"classes {columns.tolist()}: the labels are {present.tolist()}")
+    X, labels = check_samples(X, labels, "labels")
+    column, columns = columns_of_labels(labels, classes)
+    weight = check_weight(weight, len(X))
     parameters = hyper_parameters(settings, criterion="gini", seed=seed) | {"class_weight": None}
     if len(columns) == 1:
         # treelite before 4.8 takes no classifier of a single class; a regressor of its probability is the same.
         parameters = hyper_parameters(settings, criterion="squared_error", seed=seed)
         return _trained(RandomForestRegressor, parameters, X, np.ones(len(X)), columns)
     # scikit-learn is given columns, not labels, so that its order of labels cannot become ours.
-    return _trained(RandomForestClassifier, parameters, X, _columns_of(present, columns)[position], columns)
+    return _trained(RandomForestClassifier, parameters, X, column, columns, weight)
 
 
-def fit_regressor(X: np.ndarray, targets: np.ndarray, settings: ForestSettings, *, seed: int) -> TreeliteForest:
+def fit_regressor(X: np.ndarray, targets: np.ndarray, settings: ForestSettings, *, seed: int) -> RandomForest:
     """Train a regressor of one number on all cores.
 
     Parameters
@@ -98,7 +101,7 @@ def fit_regressor(X: np.ndarray, targets: np.ndarray, settings: ForestSettings, 
     """
     from sklearn.ensemble import RandomForestRegressor
 
-    X, targets = _checked(X, targets, "targets")
+    X, targets = check_samples(X, targets, "targets")
     if not np.isfinite(targets).all():
         pattern = int(np.argmin(np.isfinite(targets)))
         raise InvalidFeatures(f"pattern {pattern}: target {targets[pattern]}: expected a finite number")
@@ -112,25 +115,11 @@ def _trained(
     X: np.ndarray,
     targets: np.ndarray,
     classes: np.ndarray | None,
-) -> TreeliteForest:
+    weight: np.ndarray | None = None,
+) -> RandomForest:
     from treelite.sklearn import import_model
 
-    fitted = estimator(**parameters, n_jobs=-1, verbose=0, warm_start=False).fit(X, targets)
+    fitted = estimator(**parameters, n_jobs=-1, verbose=0, warm_start=False).fit(X, targets, sample_weight=weight)
     model = import_model(fitted)
     annotate(model, fitted.feature_importances_)
-    return TreeliteForest(model, classes=classes, hyper_parameters={"backend": "scikit-learn", **parameters})
-
-
-def _columns_of(labels: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Give the column of each label."""
-    order = np.argsort(columns)
-    return order[np.searchsorted(columns[order], labels)]
-
-
-def _checked(X: np.ndarray, targets: np.ndarray, what: str) -> tuple[np.ndarray, np.ndarray]:
-    X, targets = np.asarray(X), np.asarray(targets)
-    if X.ndim != 2 or 0 in X.shape:
-        raise InvalidFeatures(f"features of shape {X.shape}: expected (patterns, features), neither of them 0")
-    if targets.shape != (len(X),):
-        raise InvalidFeatures(f"{what} of shape {targets.shape}: expected ({len(X)},), one for each pattern")
-    return finite_float32(X), targets
+    return RandomForest(model, classes=classes, hyper_parameters={"backend": "scikit-learn", **parameters})

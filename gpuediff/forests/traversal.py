@@ -146,12 +146,35 @@ def leaf_vectors(model: treelite.Model, outputs: int) -> Iterator[np.ndarray]:
         yield vectors.astype(np.float64)
 
 
-@njit(parallel=True, cache=True)
-def find_leaves(X, nodes, roots):
-    """Find the leaf that each pattern reaches in each tree.
+@njit(cache=True)
+def _walk(X, nodes, root, first, size, row, node, reached):
+    """Take patterns first .. first + size - 1 down one tree; what they reach goes to `reached`, the rest is scratch.
 
     A block of patterns takes one step after the other down a tree, those that arrived leaving the queue: the steps
     do not wait for each other, which hides the time that a node takes to come from memory.
+    """
+    for index in range(size):
+        row[index] = index
+        node[index] = root
+    walking = size
+    while walking > 0:
+        kept = 0
+        for index in range(walking):
+            here = nodes[node[index]]
+            pattern = row[index]
+            if here["feature"] < 0:
+                reached[pattern] = here["child"]
+            else:
+                goes_right = not X[first + pattern, here["feature"]] <= here["threshold"]
+                node[kept] = here["child"] + goes_right
+                row[kept] = pattern
+                kept += 1
+        walking = kept
+
+
+@njit(parallel=True, cache=True)
+def find_leaves(X, nodes, roots):
+    """Find the leaf that each pattern reaches in each tree.
 
     Parameters
     ----------
@@ -172,25 +195,40 @@ def find_leaves(X, nodes, roots):
         size = min(ROWS_IN_A_BLOCK, patterns - first)
         row = np.empty(ROWS_IN_A_BLOCK, dtype=np.int64)
         node = np.empty(ROWS_IN_A_BLOCK, dtype=np.int64)
+        reached = np.empty(ROWS_IN_A_BLOCK, dtype=np.int32)
         for tree in range(trees):
+            _walk(X, nodes, roots[tree], first, size, row, node, reached)
             for index in range(size):
-                row[index] = first + index
-                node[index] = roots[tree]
-            walking = size
-            while walking > 0:
-                kept = 0
-                for index in range(walking):
-                    here = nodes[node[index]]
-                    pattern = row[index]
-                    if here["feature"] < 0:
-                        leaves[pattern, tree] = here["child"]
-                    else:
-                        goes_right = not X[pattern, here["feature"]] <= here["threshold"]
-                        node[kept] = here["child"] + goes_right
-                        row[kept] = pattern
-                        kept += 1
-                walking = kept
+                leaves[first + index, tree] = reached[index]
     return leaves
+
+
+@njit(parallel=True, cache=True)
+def sum_scores(X, nodes, roots, score_of_leaf, class_of_tree, scores):
+    """Add the score of the leaf that each pattern reaches in each tree to that tree's class, in the trees' order.
+
+    Parameters
+    ----------
+    X, nodes, roots : array
+        As for `find_leaves`; a boosted model has many small trees, so that their leaves are not kept.
+    score_of_leaf : array, shape (leaves,), float64
+    class_of_tree : array, shape (trees,), int64
+        Columns of `scores`.
+    scores : array, shape (n, classes), float64
+        Added to.
+    """
+    patterns, trees = X.shape[0], roots.shape[0]
+    for block in prange((patterns + ROWS_IN_A_BLOCK - 1) // ROWS_IN_A_BLOCK):
+        first = block * ROWS_IN_A_BLOCK
+        size = min(ROWS_IN_A_BLOCK, patterns - first)
+        row = np.empty(ROWS_IN_A_BLOCK, dtype=np.int64)
+        node = np.empty(ROWS_IN_A_BLOCK, dtype=np.int64)
+        reached = np.empty(ROWS_IN_A_BLOCK, dtype=np.int32)
+        for tree in range(trees):
+            _walk(X, nodes, roots[tree], first, size, row, node, reached)
+            column = class_of_tree[tree]
+            for index in range(size):
+                scores[first + index, column] += score_of_leaf[reached[index]]
 
 
 @njit(parallel=True, cache=True)

@@ -9,7 +9,7 @@ from treelite.sklearn import import_model
 from gpuediff.errors import InvalidBundle, InvalidFeatures
 from gpuediff.forests import treelite_forest
 from gpuediff.forests.sklearn_forest import fit_classifier, fit_regressor, hyper_parameters
-from gpuediff.forests.treelite_forest import TreeliteForest
+from gpuediff.forests.treelite_forest import RandomForest, TreeliteForest
 from gpuediff.settings import Forest as ForestSettings
 
 SETTINGS = ForestSettings(trees=13, depth=6)
@@ -243,7 +243,7 @@ def test_a_forest_of_another_meaning_is_refused(tmp_path, classifier, regressor)
 
 def test_a_checkpoint_without_importances_says_so(data):
     (X, labels), _ = data
-    bare = TreeliteForest(import_model(sklearn_twin(RandomForestClassifier).fit(X, labels)), classes=[0, 1, 2, 3])
+    bare = RandomForest(import_model(sklearn_twin(RandomForestClassifier).fit(X, labels)), classes=[0, 1, 2, 3])
     with pytest.raises(InvalidBundle, match="no importances"):
         bare.importances()
 

@@ -9,7 +9,7 @@ from treelite.model_builder import Metadata, ModelBuilder, PostProcessorFunc, Tr
 
 from gpuediff.errors import InvalidBundle
 from gpuediff.forests.traversal import flatten
-from gpuediff.forests.treelite_forest import TreeliteForest
+from gpuediff.forests.treelite_forest import RandomForest
 
 
 def one_split(threshold, comparison="<=", feature=1, trees=1, dtype="float64") -> treelite.Model:
@@ -63,7 +63,7 @@ def test_a_split_sends_the_neighbours_of_its_threshold_where_treelite_does(thres
     X[:, 1] = near(threshold)
     model = one_split(threshold, comparison, trees=2, dtype=dtype)
     expected = gtil.predict_per_tree(model, X.astype(dtype))[:, :, 0]
-    assert_array_equal(TreeliteForest(model).values(X), expected.astype(np.float32))
+    assert_array_equal(RandomForest(model).values(X), expected.astype(np.float32))
 
 
 def test_a_comparison_that_no_backend_makes_is_refused():
@@ -90,7 +90,7 @@ def test_a_damaged_tree_is_refused_before_it_is_walked(field, value, message):
     accessor = model.get_tree_accessor(0)
     accessor.set_field(field, np.array(value, dtype=accessor.get_field(field).dtype))
     with pytest.raises(InvalidBundle, match=message):
-        TreeliteForest(model)
+        RandomForest(model)
 
 
 def test_siblings_are_neighbours_in_a_flat_tree():
