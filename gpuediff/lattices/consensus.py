@@ -16,9 +16,9 @@ from numba import njit, prange
 
 from gpuediff.lattices import basis
 from gpuediff.lattices.indexing import Indexed
+from gpuediff.lattices.reduction import PAIRS, factor
 from gpuediff.settings import Settings, within
 
-_PAIRS = np.array([[0, 0], [1, 1], [2, 2], [0, 1], [0, 2], [1, 2]])  # the six numbers of a metric
 _FINALISTS = 3  # references that are followed to the end
 
 
@@ -41,16 +41,20 @@ class Pooled:
     lattice : array, shape (m, 3, 3), float64
         Rows of the direct lattice, Å: shortest vectors, shortest first, the first along x and the second in the xy
         plane.
-    metric : array, shape (m, 3, 3), float64
-        Scalar products of the rows of a reciprocal basis, its shortest vectors, Å⁻².
+    metric : array, shape (m, 6), float64
+        Of a reciprocal basis, Å⁻², in the order of `gpuediff.lattices.reduction.PAIRS`.
     covariance : array, shape (m, 6, 6), float64
-        Of the metric's numbers 11, 22, 33, 12, 13, 23, Å⁻⁴.
+        Of the metric, Å⁻⁴.
     support : array, shape (m,), int64
         Patterns that agree with the lattice.
     indexed : array, shape (m,), int64
         Patterns that have a lattice at all.
     score : array, shape (m,), float64
         Sum over the patterns that agree of weight x probability of the deviation; at most `support`.
+    hypothesis : array, shape (n,), int64
+        Which of each pattern's hypotheses agrees with the lattice of its group; -1 where none does.
+    change : array, shape (n, 3, 3), int64
+        The reciprocal basis of the group in terms of that hypothesis's rows, determinant ±1; 0 where there is none.
     """
 
     lattice: np.ndarray
@@ -59,6 +63,8 @@ class Pooled:
     support: np.ndarray
     indexed: np.ndarray
     score: np.ndarray
+    hypothesis: np.ndarray
+    change: np.ndarray
 
     def __len__(self) -> int:
         return len(self.support)
@@ -94,8 +100,9 @@ def pooled(indexed: Indexed, group: np.ndarray, count: int, settings: Consensus 
         raise ValueError(f"group: expected numbers in 0 .. {count - 1}, got {group.min()} .. {group.max()}")
     members = np.argsort(group, kind="stable")
     starts = np.searchsorted(group[members], np.arange(count + 1)).astype(np.int64)
-    metric, covariance, lattice = np.empty((count, 3, 3)), np.empty((count, 6, 6)), np.empty((count, 3, 3))
+    metric, covariance, lattice = np.empty((count, 6)), np.empty((count, 6, 6)), np.empty((count, 3, 3))
     support, there, score = np.zeros(count, np.int64), np.zeros(count, np.int64), np.zeros(count)
+    hypothesis, change = np.full(len(indexed), -1), np.zeros((len(indexed), 3, 3), np.int64)
     _pool_all(
         indexed.basis,
         indexed.covariance,
@@ -113,14 +120,16 @@ def pooled(indexed: Indexed, group: np.ndarray, count: int, settings: Consensus 
         support,
         there,
         score,
+        hypothesis,
+        change,
     )
-    return Pooled(lattice, metric, covariance, support, there, score)
+    return Pooled(lattice, metric, covariance, support, there, score, hypothesis, change)
 
 
 @njit(parallel=True, cache=True, nogil=True, error_model="numpy")
 def _pool_all(
     bases, covariances, scores, members, starts, references, deviations, scale_noise, rounds, rival_weight,
-    lattice, metric, covariance, support, there, score,
+    lattice, metric, covariance, support, there, score, hypothesis, change,
 ):  # fmt: skip
     for g in prange(len(starts) - 1):
         own = members[starts[g] : starts[g + 1]]
@@ -129,6 +138,12 @@ def _pool_all(
             bases[own], covariances[own], scores[own], references, deviations, scale_noise, rounds, rival_weight,
             lattice[g], metric[g], covariance[g],
         )  # fmt: skip
+        if support[g] > 0:
+            # Of the average itself: it may have left one behind that took part in it.
+            support[g] = _assign_members(
+                bases[own], covariances[own], scores[own], deviations, scale_noise, rival_weight, metric[g],
+                covariance[g], own, hypothesis, change,
+            )  # fmt: skip
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -165,45 +180,71 @@ def _pool(
             total, agree = _average(bases, covariances, scores, deviations, scale_noise, rival_weight, numbers, spread)
             if agree == 0:
                 break
-        if agree > 0 and total > best + 1e-9 and _rows_of(numbers, rows) and _direct(rows, found):
+        if agree > 0 and total > best + 1e-9 and factor(numbers, rows) and _direct(rows, found):
             best, best_support = total, agree
             lattice[:] = found
             covariance[:] = spread
-            for e in range(6):
-                i, j = _PAIRS[e]
-                metric[i, j] = metric[j, i] = numbers[e]
+            metric[:] = numbers
     return best_support, there, max(best, 0.0)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _average(bases, covariances, scores, deviations, scale_noise, rival_weight, numbers, spread):
     """Match every pattern to a metric, and replace it by the weighted average; return score and support."""
-    n, h = scores.shape
     weight, moment = np.zeros((6, 6)), np.zeros(6)
-    own, own_spread, change, best_change = np.empty(6), np.empty((6, 6)), np.empty((3, 3)), np.empty((3, 3))
+    own, own_spread, change = np.empty(6), np.empty((6, 6)), np.empty((3, 3))
     total, support = 0.0, 0
-    for p in range(n):
-        best, best_k = 0.0, -1
-        for k in range(h):
-            if not np.isfinite(scores[p, k]):
-                continue
-            square = _match(bases[p, k], covariances[p, k], numbers, spread, deviations, scale_noise, change)
-            merit = math.exp((scores[p, k] - scores[p, 0]) / rival_weight - square / 12)
-            if square < 6 * deviations**2 and merit > best:
-                best, best_k = merit, k
-                best_change[:] = change
-        if best_k < 0:
+    for p in range(len(scores)):
+        merit, k = _agreeing(
+            bases[p], covariances[p], scores[p], deviations, scale_noise, rival_weight, numbers, spread, change
+        )
+        if k < 0:
             continue
-        _metric(bases[p, best_k], covariances[p, best_k], best_change, scale_noise, own, own_spread)
+        _metric(bases[p, k], covariances[p, k], change, scale_noise, own, own_spread)
         inverse = np.linalg.inv(own_spread)
-        weight += best * inverse
-        moment += best * (inverse @ own)
-        total += best
+        weight += merit * inverse
+        moment += merit * (inverse @ own)
+        total += merit
         support += 1
     if support:
         spread[:] = np.linalg.inv(weight)
         numbers[:] = spread @ moment
     return total, support
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _agreeing(bases, covariances, scores, deviations, scale_noise, rival_weight, numbers, spread, change):
+    """Find the hypothesis of one pattern that agrees best with a metric; fill `change`; return merit and place."""
+    best, best_k = 0.0, -1
+    trial = np.empty((3, 3))
+    for k in range(len(scores)):
+        if not np.isfinite(scores[k]):
+            continue
+        square = _match(bases[k], covariances[k], numbers, spread, deviations, scale_noise, trial)
+        merit = math.exp((scores[k] - scores[0]) / rival_weight - square / 12)
+        if square < 6 * deviations**2 and merit > best:
+            best, best_k = merit, k
+            change[:] = trial
+    return best, best_k
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _assign_members(
+    bases, covariances, scores, deviations, scale_noise, rival_weight, numbers, spread, members, hypothesis, change
+):
+    """Write down which hypothesis of each pattern agrees with the lattice, and in which basis; return how many."""
+    trial, support = np.empty((3, 3)), 0
+    for p in range(len(members)):
+        _, k = _agreeing(
+            bases[p], covariances[p], scores[p], deviations, scale_noise, rival_weight, numbers, spread, trial
+        )
+        hypothesis[members[p]] = k
+        if k >= 0:
+            support += 1
+            for i in range(3):
+                for j in range(3):
+                    change[members[p], i, j] = int(trial[i, j])
+    return support
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -216,17 +257,17 @@ def _metric(rows, covariance, change, scale_noise, numbers, spread):
         own = change @ covariance[c] @ change.T
         gradient[:] = 0.0
         for e in range(6):
-            i, j = _PAIRS[e]
+            i, j = PAIRS[e]
             gradient[e, i] += new[j, c]
             gradient[e, j] += new[i, c]
         spread += gradient @ own @ gradient.T
         for e in range(6):
-            i, j = _PAIRS[e]
+            i, j = PAIRS[e]
             if c == 0:
                 numbers[e] = 0.0
             numbers[e] += new[i, c] * new[j, c] - own[i, j]
             for f in range(6):  # products of errors, which the gradient does not know
-                k, l = _PAIRS[f]
+                k, l = PAIRS[f]
                 spread[e, f] += own[i, k] * own[j, l] + own[i, l] * own[j, k]
     for e in range(6):
         for f in range(6):
@@ -262,7 +303,7 @@ def _match(rows, covariance, numbers, spread, deviations, scale_noise, change):
                 continue
             g01, v01 = _product(rows, covariance, steps[i], steps[j], scale_noise)
             for sign_j in (1.0, -1.0):
-                if (sign_j * g01 - numbers[3]) ** 2 > limit * (v01 + spread[3, 3]):
+                if (sign_j * g01 - numbers[5]) ** 2 > limit * (v01 + spread[5, 5]):
                     continue
                 for k in range(13):
                     if k in (i, j) or (square[k] - numbers[2]) ** 2 > limit * (noise[k] + spread[2, 2]):
@@ -272,7 +313,7 @@ def _match(rows, covariance, numbers, spread, deviations, scale_noise, change):
                     for sign_k in (1.0, -1.0):
                         if (sign_k * g02 - numbers[4]) ** 2 > limit * (v02 + spread[4, 4]):
                             continue
-                        if (sign_j * sign_k * g12 - numbers[5]) ** 2 > limit * (v12 + spread[5, 5]):
+                        if (sign_j * sign_k * g12 - numbers[3]) ** 2 > limit * (v12 + spread[3, 3]):
                             continue
                         trial[0], trial[1], trial[2] = steps[i], sign_j * steps[j], sign_k * steps[k]
                         if abs(basis.determinant(trial)) != 1:
@@ -280,9 +321,9 @@ def _match(rows, covariance, numbers, spread, deviations, scale_noise, change):
                         value = (square[i] - numbers[0]) ** 2 / (noise[i] + spread[0, 0])
                         value += (square[j] - numbers[1]) ** 2 / (noise[j] + spread[1, 1])
                         value += (square[k] - numbers[2]) ** 2 / (noise[k] + spread[2, 2])
-                        value += (sign_j * g01 - numbers[3]) ** 2 / (v01 + spread[3, 3])
+                        value += (sign_j * g01 - numbers[5]) ** 2 / (v01 + spread[5, 5])
                         value += (sign_k * g02 - numbers[4]) ** 2 / (v02 + spread[4, 4])
-                        value += (sign_j * sign_k * g12 - numbers[5]) ** 2 / (v12 + spread[5, 5])
+                        value += (sign_j * sign_k * g12 - numbers[3]) ** 2 / (v12 + spread[3, 3])
                         if value < best:
                             best = value
                             change[:] = trial
@@ -314,25 +355,6 @@ def _product(rows, covariance, first, second, scale_noise):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _rows_of(numbers, rows):
-    """Fill rows, lower triangular, whose scalar products are the numbers; False if there are none."""
-    if not numbers[0] > 0:
-        return False
-    rows[0, 0] = math.sqrt(numbers[0])
-    rows[1, 0], rows[2, 0] = numbers[3] / rows[0, 0], numbers[4] / rows[0, 0]
-    rest = numbers[1] - rows[1, 0] ** 2
-    if not rest > 0:
-        return False
-    rows[1, 1] = math.sqrt(rest)
-    rows[2, 1] = (numbers[5] - rows[2, 0] * rows[1, 0]) / rows[1, 1]
-    rest = numbers[2] - rows[2, 0] ** 2 - rows[2, 1] ** 2
-    if not rest > 0:
-        return False
-    rows[2, 2] = math.sqrt(rest)
-    return True
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
 def _direct(rows, lattice):
     """Fill the direct lattice of a reciprocal basis, its shortest vectors in standard position."""
     inverse, change, numbers = np.empty((3, 3)), np.empty((3, 3)), np.empty(6)
@@ -342,10 +364,10 @@ def _direct(rows, lattice):
     if not basis.shorten(direct, change):
         return False
     for e in range(6):
-        i, j = _PAIRS[e]
+        i, j = PAIRS[e]
         numbers[e] = (direct[i] * direct[j]).sum()
     standard = np.zeros((3, 3))
-    if not _rows_of(numbers, standard):
+    if not factor(numbers, standard):
         return False
     lattice[:] = standard
     return True

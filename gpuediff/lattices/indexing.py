@@ -8,9 +8,9 @@ peaks best. `index_patterns` finds such lattices and says how far each is to be 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import IntEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from numba import njit, prange
@@ -87,6 +87,10 @@ class Indexed:
 
     def __len__(self) -> int:
         return len(self.status)
+
+    def __getitem__(self, patterns: Any) -> Indexed:
+        """Take patterns by slice, index array or mask."""
+        return Indexed(*(getattr(self, field.name)[patterns] for field in fields(self)))
 
     @property
     def uncertainty(self) -> np.ndarray:

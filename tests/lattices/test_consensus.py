@@ -5,7 +5,8 @@ from scipy.spatial.transform import Rotation
 
 from gpuediff.lattices.consensus import Consensus, pooled
 from gpuediff.lattices.indexing import index_patterns
-from gpuediff.lattices.reduction import reduced
+from gpuediff.lattices.reciprocal import inverse_metrics
+from gpuediff.lattices.reduction import PAIRS, metrics, reduced
 from gpuediff.peaks import PeakBatch
 from tests.lattices.cuts import WAVELENGTH, cut, random_lattice
 
@@ -21,6 +22,12 @@ def groups(count, each, seed, noise):
             lists.append(peaks)
     indexed = index_patterns(PeakBatch.from_lists(lists), wavelength=WAVELENGTH)
     return indexed, np.repeat(np.arange(count), each), np.array(lattices)
+
+
+def factored(metric):
+    """Rows of bases with these metrics."""
+    full = metric[:, [[0, 5, 4], [5, 1, 3], [4, 3, 2]]]
+    return np.linalg.cholesky(full)
 
 
 def lengths(lattices):
@@ -53,13 +60,13 @@ def test_several_patterns_are_nearer_to_the_truth_than_one(measured):
 def test_the_metric_is_that_of_the_lattice_and_its_uncertainty_holds(measured):
     indexed, group, lattices = measured
     result = pooled(indexed, group, 8, Consensus(scale_noise=0))
-    reciprocal = np.linalg.inv(result.lattice)
-    np.testing.assert_allclose(np.linalg.det(result.metric), np.abs(np.linalg.det(reciprocal)) ** 2, rtol=1e-9)
-    volume = np.abs(np.linalg.det(result.lattice)) / np.abs(np.linalg.det(lattices))
-    slope = np.linalg.inv(result.metric)  # of log det, per number of the metric
-    gradient = np.stack(
-        [slope[:, i, j] * (1 if i == j else 2) for i, j in ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))], 1
+    direct, _ = inverse_metrics(result.metric, result.covariance)
+    np.testing.assert_allclose(
+        metrics(reduced(factored(direct)).basis), metrics(reduced(result.lattice).basis), rtol=1e-6, atol=1e-6
     )
+    volume = np.abs(np.linalg.det(result.lattice)) / np.abs(np.linalg.det(lattices))
+    # of log det, per number of the metric
+    gradient = direct * np.where(PAIRS[:, 0] == PAIRS[:, 1], 1, 2)
     sigma = 0.5 * np.sqrt(np.einsum("ni,nij,nj->n", gradient, result.covariance, gradient))
     assert np.median(np.abs(np.log(volume)) / sigma) < 2
 
@@ -77,6 +84,18 @@ def test_the_order_of_patterns_and_the_threads_make_no_difference(measured):
         numba.set_num_threads(threads)
     np.testing.assert_array_equal(got.support, wanted.support)
     np.testing.assert_allclose(lengths(got.lattice), lengths(wanted.lattice), rtol=1e-6)
+
+
+def test_the_group_s_basis_in_terms_of_each_pattern_s_own_has_nearly_its_metric(measured):
+    indexed, group, _ = measured
+    result = pooled(indexed, group, 8)
+    agrees = np.flatnonzero(result.hypothesis >= 0)
+    assert len(agrees) == result.support.sum()
+    np.testing.assert_array_equal(np.abs(np.linalg.det(result.change[agrees])).round(), 1)
+    rows = result.change[agrees] @ indexed.basis[agrees, result.hypothesis[agrees]]
+    off = metrics(rows) / result.metric[group[agrees]] - 1
+    assert np.median(np.abs(off[:, :3])) < 0.03
+    assert not result.change[result.hypothesis < 0].any()
 
 
 def test_a_group_without_lattices_is_empty_and_wrong_groups_are_refused(measured):

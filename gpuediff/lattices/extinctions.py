@@ -1,0 +1,321 @@
+"""Reflections that should be there and are weak: what glide planes and screw axes leave behind in dynamical patterns.
+
+Multiple scattering puts intensity where a structure factor is zero, but off the zone axes little of it. So nothing is
+called extinct here: for each condition of the International Tables (A, 1.6.4) the strength of the reflections that
+break it is compared with that of the others on the same plane or line, over all patterns of a group.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit, prange
+
+from gpuediff.lattices import refinement
+from gpuediff.lattices.basis import invert
+from gpuediff.lattices.consensus import Pooled
+from gpuediff.lattices.indexing import Indexed
+from gpuediff.lattices.reduction import factor
+from gpuediff.peaks import DIRECT_BEAM_RADIUS, PeakBatch
+from gpuediff.settings import CrystalSystem
+
+Q_MAX = 1.2  # Å⁻¹, of the reflections that are looked for
+S_MAX = 0.01  # Å⁻¹, of their excitation errors: beyond, even strong reflections are often not seen
+S_ROUND = 2e-3  # Å⁻¹, how well excitation errors are known
+REACH = 4.0  # standard deviations of a position, within which a peak is that of a reflection
+FAINT = 1e-3  # of the mean strength, added to both sides of a ratio
+
+# Lines and planes of reflections, with the two indices (u, v) that are left free on them.
+AXIS_H, AXIS_K, AXIS_L, PLANE_KL, PLANE_HL, PLANE_HK = range(6)  # h00, 0k0, 00l: u; 0kl, h0l, hk0: u, v as written
+TWO_AXES, TWO_PLANES, DIAGONAL = range(6, 9)  # tetragonal: h00 and 0k0; 0kl and h0l; hhl
+HEX_PLANES, HEX_DIAGONALS = range(9, 11)  # h0l, 0kl, h-hl; hhl, h-2hl, -2hhl
+CUBIC_AXES, CUBIC_PLANES, CUBIC_DIAGONALS = range(11, 14)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Reflections of a zone whose `u`, `v` do not make `multiples · (u, v)` a multiple of `modulus` are weak."""
+
+    name: str
+    zone: int
+    multiples: tuple[int, int]
+    modulus: int
+
+
+def _screws(name: str, zone: int, *moduli: int) -> tuple[Condition, ...]:
+    return tuple(Condition(f"{name}_{n}", zone, (1, 0), n) for n in moduli)
+
+
+def _glides(name: str, zone: int, first: str, second: str, *, diamond: bool = False) -> tuple[Condition, ...]:
+    glides = [
+        Condition(f"{name}_{first}", zone, (1, 0), 2),
+        Condition(f"{name}_{second}", zone, (0, 1), 2),
+        Condition(f"{name}_{first}{second}", zone, (1, 1), 2),
+    ]
+    return (*glides, *([Condition(f"{name}_{first}{second}_4", zone, (1, 1), 4)] if diamond else []))
+
+
+CONDITIONS: dict[CrystalSystem, tuple[Condition, ...]] = {
+    "triclinic": (),
+    "monoclinic": (*_screws("0k0", AXIS_K, 2), *_glides("h0l", PLANE_HL, "h", "l")),
+    "orthorhombic": (
+        *_screws("h00", AXIS_H, 2),
+        *_screws("0k0", AXIS_K, 2),
+        *_screws("00l", AXIS_L, 2),
+        *_glides("0kl", PLANE_KL, "k", "l", diamond=True),
+        *_glides("h0l", PLANE_HL, "h", "l", diamond=True),
+        *_glides("hk0", PLANE_HK, "h", "k", diamond=True),
+    ),
+    "tetragonal": (
+        *_screws("00l", AXIS_L, 2, 4),
+        *_screws("h00", TWO_AXES, 2),
+        *_glides("0kl", TWO_PLANES, "k", "l"),
+        *_glides("hk0", PLANE_HK, "h", "k"),
+        Condition("hhl_l", DIAGONAL, (0, 1), 2),
+        Condition("hhl_2hl_4", DIAGONAL, (2, 1), 4),
+    ),
+    "trigonal": (
+        *_screws("00l", AXIS_L, 2, 3),
+        Condition("h0l_l", HEX_PLANES, (0, 1), 2),
+        Condition("hhl_l", HEX_DIAGONALS, (0, 1), 2),
+    ),
+    "hexagonal": (
+        *_screws("00l", AXIS_L, 2, 3),
+        Condition("h0l_l", HEX_PLANES, (0, 1), 2),
+        Condition("hhl_l", HEX_DIAGONALS, (0, 1), 2),
+    ),
+    "cubic": (
+        *_screws("h00", CUBIC_AXES, 2, 4),
+        *_glides("0kl", CUBIC_PLANES, "k", "l", diamond=True),
+        Condition("hhl_l", CUBIC_DIAGONALS, (0, 1), 2),
+        Condition("hhl_2hl_4", CUBIC_DIAGONALS, (2, 1), 4),
+    ),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Strengths:
+    """How strong the reflections are that break each condition of a system.
+
+    Parameters
+    ----------
+    ratio : array, shape (m, conditions), float64
+        Decimal logarithm of the mean strength of those that break it over that of those on the same line or plane
+        that do not; NaN where there are not both.
+    breaking : array, shape (m, conditions), int64
+        Number of times that a reflection that breaks it was near the Ewald sphere.
+    """
+
+    ratio: np.ndarray
+    breaking: np.ndarray
+
+
+def strengths(
+    peaks: PeakBatch,
+    members: np.ndarray,
+    group: np.ndarray,
+    indexed: Indexed,
+    found: Pooled,
+    transformation: np.ndarray,
+    system: CrystalSystem,
+    *,
+    wavelength: float,
+) -> Strengths:
+    """Compare reflections of groups of patterns by the conditions of a crystal system.
+
+    A reflection's strength is its intensity, freed of the mean effect of excitation error and |q| (see
+    `gpuediff.lattices.refinement`), as a multiple of the mean of its pattern. A reflection near the Ewald sphere
+    without a peak has the strength zero.
+
+    Parameters
+    ----------
+    peaks : PeakBatch
+        n patterns.
+    members : array, shape (k,), int64
+        Pattern of every member of a group.
+    group : array, shape (k,), int64
+        Its group, rising.
+    indexed : Indexed
+        Of the k members.
+    found : Pooled
+        Lattices of m groups.
+    transformation : array, shape (m, 3, 3), integers
+        Rows of the conventional basis in terms of the basis dual to that of `found.metric`; 0 where there is none.
+    system : str
+        Crystal system whose conventional cell that is.
+    wavelength : float
+        Å.
+
+    Returns
+    -------
+    Strengths
+    """
+    table = np.array([(c.zone, *c.multiples, c.modulus) for c in CONDITIONS[system]], dtype=np.int64).reshape(-1, 4)
+    sums, counts = np.zeros((len(found), len(table), 2)), np.zeros((len(found), len(table), 2), np.int64)
+    chosen = np.maximum(found.hypothesis, 0)
+    rows = np.arange(len(indexed))
+    _sum_groups(
+        np.ascontiguousarray(peaks.qx, dtype=np.float64),
+        np.ascontiguousarray(peaks.qy, dtype=np.float64),
+        np.ascontiguousarray(peaks.intensity, dtype=np.float64),
+        peaks.offsets,
+        members,
+        np.searchsorted(group, np.arange(len(found) + 1)),
+        found.hypothesis,
+        found.change.astype(np.float64),
+        indexed.basis[rows, chosen],
+        indexed.centre[rows, chosen],
+        indexed.position_noise,
+        found.metric,
+        np.asarray(transformation, dtype=np.float64),
+        table,
+        wavelength,
+        sums,
+        counts,
+    )
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = sums / counts + FAINT
+        ratio = np.log10(mean[..., 1] / mean[..., 0])
+    return Strengths(ratio, counts[..., 1])
+
+
+@njit(cache=True, nogil=True, parallel=True, error_model="numpy")
+def _sum_groups(
+    qx, qy, intensity, offsets, members, starts, hypothesis, change, basis, centre, noise, metric, transformation,
+    table, wavelength, sums, counts,
+):  # fmt: skip
+    for g in prange(len(starts) - 1):
+        root = np.empty((3, 3))
+        if not (np.isfinite(metric[g, 0]) and transformation[g].any() and factor(metric[g], root)):
+            continue
+        for m in range(starts[g], starts[g + 1]):
+            if hypothesis[m] < 0:
+                continue
+            own = slice(offsets[members[m]], offsets[members[m] + 1])
+            places = np.stack((qx[own] - centre[m, 0], qy[own] - centre[m, 1]), axis=1)
+            rows = oriented(root, change[m] @ basis[m])
+            _sum_pattern(
+                places, intensity[own], rows, transformation[g], table, wavelength, REACH * noise[m], sums[g], counts[g]
+            )
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def oriented(root, rows):
+    """Turn a basis of the right metric into the orientation of another one that is near."""
+    inverse = np.empty((3, 3))
+    invert(root, inverse)
+    u, _, v = np.linalg.svd(inverse @ rows)
+    return root @ (u @ v)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _sum_pattern(places, intensity, rows, transformation, table, wavelength, reach, sums, counts):
+    hkl, strength = strengths_of_pattern(places, intensity, rows, wavelength, reach)
+    for r in range(len(hkl)):
+        h, k, l = np.rint(transformation @ hkl[r])
+        for c in range(len(table)):
+            on, u, v = free_indices(table[c, 0], int(h), int(k), int(l))
+            if on:
+                breaks = int((table[c, 1] * u + table[c, 2] * v) % table[c, 3] != 0)
+                sums[c, breaks] += strength[r]
+                counts[c, breaks] += 1
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def strengths_of_pattern(places, intensity, rows, wavelength, reach):
+    """Reflections near the Ewald sphere, (n, 3), and their strengths as multiples of their mean, (n,)."""
+    direct = np.empty((3, 3))
+    invert(rows, direct)
+    limit = np.empty(3, np.int64)
+    for i in range(3):
+        limit[i] = int(Q_MAX * math.sqrt((direct[:, i] ** 2).sum()))
+    room = 4096
+    hkl, strength = np.empty((room, 3)), np.empty(room)
+    order = np.argsort(places[:, 0])
+    x = places[order, 0]
+    n, total = 0, 0.0
+    for h in range(-limit[0], limit[0] + 1):
+        for k in range(-limit[1], limit[1] + 1):
+            for l in range(-limit[2], limit[2] + 1):
+                gz = h * rows[0, 2] + k * rows[1, 2] + l * rows[2, 2]
+                if abs(gz) > 0.1:
+                    continue
+                gx = h * rows[0, 0] + k * rows[1, 0] + l * rows[2, 0]
+                gy = h * rows[0, 1] + k * rows[1, 1] + l * rows[2, 1]
+                square = gx * gx + gy * gy
+                if square > Q_MAX * Q_MAX or square < DIRECT_BEAM_RADIUS**2 or n == room:
+                    continue
+                s = (2 * gz - wavelength * (square + gz * gz)) / (2 - 2 * wavelength * gz)
+                if abs(s) > S_MAX:
+                    continue
+                nearest, found = reach * reach, -1
+                for j in range(np.searchsorted(x, gx - reach), len(x)):
+                    if x[j] > gx + reach:
+                        break
+                    distance = (x[j] - gx) ** 2 + (places[order[j], 1] - gy) ** 2
+                    if distance < nearest:
+                        nearest, found = distance, order[j]
+                hkl[n, 0], hkl[n, 1], hkl[n, 2] = h, k, l
+                strength[n] = 0.0
+                if found >= 0:
+                    spread = (s * s + S_ROUND * S_ROUND) ** (0.5 / refinement.INTENSITY_POWER)
+                    steep = max(math.sqrt(square), refinement.Q_LOW) ** (
+                        refinement.Q_POWER / refinement.INTENSITY_POWER
+                    )
+                    strength[n] = intensity[found] * spread * steep
+                    total += strength[n]
+                n += 1
+    if total > 0:
+        strength[:n] *= n / total
+    return hkl[:n], strength[:n]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def free_indices(zone, h, k, l):
+    """Whether a reflection is of a zone, and the two indices that are left free there."""
+    if h == 0 and k == 0 and l == 0:
+        return False, 0, 0
+    if zone == AXIS_H:
+        return k == 0 and l == 0, h, 0
+    if zone == AXIS_K:
+        return h == 0 and l == 0, k, 0
+    if zone == AXIS_L:
+        return h == 0 and k == 0, l, 0
+    if zone == PLANE_KL:
+        return h == 0, k, l
+    if zone == PLANE_HL:
+        return k == 0, h, l
+    if zone == PLANE_HK:
+        return l == 0, h, k
+    if zone == TWO_AXES:
+        return l == 0 and h * k == 0, h + k, 0
+    if zone == TWO_PLANES:
+        return h * k == 0, h + k, l
+    if zone == DIAGONAL:
+        return h == k or h == -k, h, l
+    if zone == HEX_PLANES:
+        return h == 0 or k == 0 or h == -k, h if h != 0 else k, l
+    if zone == HEX_DIAGONALS:
+        return h == k or h == -2 * k or k == -2 * h, h, l
+    return _cubic_free_indices(zone, abs(h), abs(k), abs(l))
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _cubic_free_indices(zone, h, k, l):
+    zeros = int(h == 0) + int(k == 0) + int(l == 0)
+    if zone == CUBIC_AXES:
+        return zeros == 2, h + k + l, 0
+    if zone == CUBIC_PLANES:
+        # Cyclic, so that the glides b and c of the class m-3 do not mix.
+        if h == 0:
+            return True, k, l
+        if k == 0:
+            return True, l, h
+        return l == 0, h, k
+    if h == k:
+        return True, h, l
+    if k == l:
+        return True, k, h
+    return h == l, h, k
