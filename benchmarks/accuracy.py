@@ -1,6 +1,7 @@
 """From structures to an evaluated bundle with one config; the accuracies and the time of every stage.
 
     python benchmarks/accuracy.py configs/materials-1000-grid.toml
+    python benchmarks/accuracy.py configs/materials-12000-any.toml --protocols any measured hard
 
 Works in runs/<config name>, where a library that is already there is used again (its stage is then not timed),
 and writes benchmarks/results/accuracy-<config name>.json.
@@ -28,7 +29,9 @@ from gpuediff.settings import load_run
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("config", type=Path)
-    config = parser.parse_args().config
+    parser.add_argument("--protocols", nargs="+", help="what the detector does to the test patterns; nothing if absent")
+    arguments = parser.parse_args()
+    config = arguments.config
     run = load_run(config)
     folder = ROOT / "runs" / config.stem
     track = tracker(Console(stderr=True))
@@ -47,16 +50,24 @@ def main() -> None:
         hierarchy = timed("features and training", lambda: workflow.train(run, library, track=track))
         save_bundle(hierarchy, folder / "model", library=library.info(), overwrite=True)
         loaded = timed("loading the bundle", lambda: load_bundle(folder / "model"))
-        evaluation, answers = timed("evaluation", lambda: workflow.evaluate(library, loaded, track=track))
+        scored = {}
+        for protocol in arguments.protocols or [library.run.simulation.orientations.protocol]:
+            scored[protocol] = timed(
+                f"evaluation, {protocol}",
+                lambda protocol=protocol: workflow.evaluate(library, loaded, protocol=protocol, track=track),
+            )
         info = library.info()
-    write_report(folder / "evaluation", evaluation, answers)
-    Console().print(show.overview(evaluation), show.by_system(evaluation))
+    evaluations = [evaluation for evaluation, _ in scored.values()]
+    answers = [answered for _, answered in scored.values()]
+    write_report(folder / "evaluation", evaluations, answers, importances=loaded.importances())
+    for evaluation in evaluations:
+        Console().print(show.overview(evaluation), show.by_system(evaluation))
     content = {
         "config": config.name,
         "run": run.without_folders().model_dump(mode="json"),
         "library": {key: info[key] for key in ("materials", "patterns", "peaks")},
         "seconds": seconds,
-        "evaluation": dataclasses.asdict(evaluation),
+        "evaluations": [dataclasses.asdict(evaluation) for evaluation in evaluations],
     }
     print("wrote", write_record(f"accuracy-{config.stem}", content).relative_to(ROOT))
 

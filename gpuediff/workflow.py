@@ -12,14 +12,16 @@ import numpy as np
 
 from gpuediff.arrays import CPU, Device
 from gpuediff.errors import InvalidBundle, InvalidLibrary
-from gpuediff.evaluation.metrics import Answers, Evaluation, LabelledFeatures, TrainLabels
+from gpuediff.evaluation.metrics import Answers, Evaluation, TrainLabels
 from gpuediff.evaluation.metrics import evaluate as evaluate_hierarchy
-from gpuediff.features.blocks import FeatureBlock, RadialBasisBlock
-from gpuediff.features.preparation import intensity_sums, scale_intensity
+from gpuediff.features.blocks import block_of_run
+from gpuediff.features.groups import Groups
+from gpuediff.features.labelled import LabelledFeatures, labelled_features
+from gpuediff.features.preparation import scale_intensity
 from gpuediff.hierarchy.trained_on import TrainedOn, intensity_sum_for
 from gpuediff.library.split import split_materials
 from gpuediff.progress import Track, silent
-from gpuediff.settings import MEMORY, Run
+from gpuediff.settings import MEMORY, Run, Training
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -29,9 +31,6 @@ if TYPE_CHECKING:
     from gpuediff.library.reader import Library
     from gpuediff.library.writer import Outcome
     from gpuediff.peaks import PeakBatch
-
-# Patterns whose peaks and features are held at a time beside the feature matrix itself.
-PATTERNS_AT_A_TIME = 20_000
 
 
 def simulate(
@@ -74,78 +73,70 @@ def simulate(
     return build_library(path, run, crystals, skipped, executor=executor, device=device, memory=memory, track=track)
 
 
-def labelled_features(
-    library: Library, block: FeatureBlock, thickness: float, materials: np.ndarray, *, track: Track = silent
-) -> LabelledFeatures:
-    """Compute the features of some materials' patterns at one thickness.
-
-    Parameters
-    ----------
-    materials : array, shape (materials of the library,), bool
-
-    Returns
-    -------
-    LabelledFeatures
-        In the library's order.
-    """
-    patterns = np.flatnonzero(materials[library.material_of_pattern])
-    features = np.empty((len(patterns), block.width), dtype=block.dtype)
-    intensity_sum = np.empty(len(patterns))
-    starts = range(0, len(patterns), PATTERNS_AT_A_TIME)
-    for start in track(starts, "features"):
-        rows = slice(start, start + PATTERNS_AT_A_TIME)
-        peaks = library.peaks(thickness, patterns[rows])
-        features[rows] = block.compute(peaks)
-        intensity_sum[rows] = intensity_sums(peaks)
-    material = library.material_of_pattern[patterns]
-    return LabelledFeatures(
-        features,
-        material,
-        library.materials.space_group_number[material],
-        library.materials.conventional[material],
-        intensity_sum,
-    )
-
-
 def train(run: Run, library: Library, *, track: Track = silent) -> Hierarchy:
     """Train the hierarchy of forests on the training materials of a library.
 
     Raises
     ------
     InvalidLibrary
-        If the library is not the run's, no material falls on the training side, or the thickness is not there.
+        If the library is not the run's, no material falls on the training side, the thickness is not there, or a
+        protocol needs other orientations.
     """
     from gpuediff.hierarchy.hierarchy import Hierarchy
 
     other = library.differences(run)
     if other:
         raise InvalidLibrary(f"{library.path}: made by another configuration ({'; '.join(other)}): simulate it anew")
-    block = RadialBasisBlock.from_settings(run.features)
-    sides = split_materials(library.materials.material_id, run.split)
+    block, settings = block_of_run(run), run.training
+    sides = split_materials(library.materials.material_id, run.split) & _told_apart(library, settings)
     if not sides.any():
         raise InvalidLibrary(f"none of the {len(sides)} materials falls on the training side: simulate more materials")
-    data = labelled_features(library, block, run.training.thickness, sides, track=track)
+    data = LabelledFeatures.join(
+        [
+            labelled_features(
+                library,
+                block,
+                settings.thickness,
+                sides,
+                protocol=protocol,
+                sizes=settings.group_sizes,
+                seed=settings.seed,
+                track=track,
+            )
+            for protocol in settings.protocols or (library.run.simulation.orientations.protocol,)
+        ]
+    )
     trained_on = TrainedOn(
         split=run.split,
         crystals_checksum=library.crystals_checksum,
         intensity_sum=float(np.median(data.intensity_sum)),
     )
-    hierarchy = Hierarchy(block, run.training, trained_on)
+    hierarchy = Hierarchy(block, settings, trained_on)
     return hierarchy.fit(data.features, data.space_group_number, data.lattice, track=track)
 
 
 def evaluate(
-    library: Library, hierarchy: Hierarchy, *, aggregate_size: int = 10, track: Track = silent
+    library: Library,
+    hierarchy: Hierarchy,
+    *,
+    protocol: str | None = None,
+    aggregate_size: int = 10,
+    track: Track = silent,
 ) -> tuple[Evaluation, dict[str, Answers]]:
     """Score a hierarchy on those materials of a library that it was not trained on.
 
     The split and the thickness are the hierarchy's own, whatever a configuration says by now.
 
+    Parameters
+    ----------
+    protocol : str, optional
+        What the detector does to the test patterns; nothing if absent.
+
     Raises
     ------
     InvalidLibrary
-        If it holds other structures than the hierarchy was trained on, in whatever orientations; no material falls on
-        the test side; or the thickness is not there.
+        If it holds other structures than the hierarchy was trained on, in whatever orientations, or other orientations
+        than the protocol needs; no material falls on the test side; or the thickness is not there.
     InvalidBundle
         If the hierarchy does not know what it was trained on.
     """
@@ -157,21 +148,37 @@ def evaluate(
             f"it has seen is not known; simulate the structures of its own configuration"
         )
     split, thickness = hierarchy.trained_on.split, hierarchy.settings.thickness
-    sides = split_materials(library.materials.material_id, split)
-    if sides.all():
+    protocol = protocol or library.run.simulation.orientations.protocol
+    sides, known = split_materials(library.materials.material_id, split), _told_apart(library, hierarchy.settings)
+    if not (~sides & known).any():
         raise InvalidLibrary(f"none of the {len(sides)} materials falls on the test side: simulate more materials")
-    test = labelled_features(library, hierarchy.block, thickness, ~sides, track=track)
-    patterns = np.flatnonzero(sides[library.material_of_pattern])
+    test = labelled_features(
+        library,
+        hierarchy.block,
+        thickness,
+        ~sides & known,
+        protocol=protocol,
+        sizes=(1, aggregate_size),
+        seed=split.seed,
+        track=track,
+    )
+    patterns = np.flatnonzero((sides & known)[library.material_of_pattern])
     material = library.material_of_pattern[patterns]
     return evaluate_hierarchy(
         hierarchy,
         TrainLabels(material, library.materials.space_group_number[material]),
         test,
-        protocol=library.run.simulation.orientations.protocol,
+        protocol=protocol,
         thickness=thickness,
         aggregate_size=aggregate_size,
         seed=split.seed,
     )
+
+
+def _told_apart(library: Library, settings: Training) -> np.ndarray:
+    """Say which materials are of the crystal systems that a model tells apart, (materials,) bool."""
+    system = library.materials.crystal_system
+    return np.isin(system, settings.crystal_systems) if settings.crystal_systems else np.ones(len(system), dtype=bool)
 
 
 def predict(
@@ -197,6 +204,8 @@ def predict(
         If no sum is given and the hierarchy does not know that of its training patterns.
     """
     scaled = scale_intensity(peaks.validate(), intensity_sum_for(hierarchy, intensity_sum))
+    if groups is not None and hierarchy.block.pools:
+        return hierarchy.predict(hierarchy.block.compute(scaled, Groups.of_labels(groups)))
     features = hierarchy.block.compute(scaled)
     return hierarchy.predict(features) if groups is None else hierarchy.aggregate(features, groups)
 

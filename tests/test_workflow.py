@@ -11,7 +11,7 @@ from gpuediff.hierarchy.trained_on import TrainedOn
 from gpuediff.peaks import PeakBatch
 from gpuediff.settings import Run, Split, Training
 
-Materials = SimpleNamespace(material_id=np.array(["only one"]))
+Materials = SimpleNamespace(material_id=np.array(["only one"]), crystal_system=np.array(["cubic"]))
 
 
 def test_a_library_too_small_for_training_is_refused():
@@ -31,7 +31,7 @@ def test_a_model_is_never_tested_on_its_own_materials():
     trained_on = TrainedOn(split=Split(train_fraction=0.95), crystals_checksum="ab", intensity_sum=0.8)
     hierarchy = SimpleNamespace(trained_on=trained_on, settings=Training())
     with pytest.raises(InvalidLibrary, match="falls on the test side: simulate more materials"):
-        workflow.evaluate(SimpleNamespace(materials=Materials, crystals_checksum="ab"), hierarchy)
+        workflow.evaluate(SimpleNamespace(materials=Materials, crystals_checksum="ab", run=Run()), hierarchy)
 
 
 def test_a_model_is_not_tested_on_structures_of_which_it_may_have_seen_any():

@@ -182,6 +182,14 @@ def evaluate(
     library: Annotated[Path | None, typer.Option(help="Pattern library.", show_default="<folder>/library.h5")] = None,
     model: Annotated[Path | None, typer.Option(help="Model bundle.", show_default="<folder>/model")] = None,
     aggregate: Annotated[int, typer.Option(min=2, help="Patterns in an aggregate.")] = 10,
+    protocols: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--protocol",
+            help="grid, any, measured or hard: what the detector does to the test patterns. May be repeated.",
+            show_default="the library's, a perfect detector",
+        ),
+    ] = None,
     device: Device = "auto",
     quiet: Quiet = False,
     as_json: Json = False,
@@ -199,11 +207,22 @@ def evaluate(
     model = model or folder / "model"
     with Library(library or folder / "library.h5") as patterns:
         hierarchy = load_bundle(model)
-        evaluation, answers = workflow.evaluate(patterns, hierarchy, aggregate_size=aggregate, track=screen.track)
-    written = write_report(folder / "evaluation", evaluation, answers)
-    metrics = dataclasses.asdict(evaluation)
+        scored = [
+            workflow.evaluate(patterns, hierarchy, protocol=name, aggregate_size=aggregate, track=screen.track)
+            for name in protocols or [patterns.run.simulation.orientations.protocol]
+        ]
+    evaluations, answers = [list(part) for part in zip(*scored, strict=True)]
+    written = write_report(
+        folder / "evaluation",
+        evaluations,
+        answers,
+        model=model.name,
+        importances=hierarchy.importances(),
+    )
+    metrics = {one.protocol: dataclasses.asdict(one) for one in evaluations}
     record_metrics(model, metrics)
-    screen.result(show.overview(evaluation), show.by_system(evaluation), data=metrics)
+    for evaluation in evaluations:
+        screen.result(show.overview(evaluation), show.by_system(evaluation), data=metrics)
     screen.written(*written)
 
 

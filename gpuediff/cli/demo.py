@@ -58,10 +58,10 @@ def run_demo(folder: Path, seed: int | None, screen: Screen) -> None:
         screen.result(show.overview(evaluation), show.by_system(evaluation), data=None)
         if "aggregate" in answers:
             screen.result(_unknowns(library.materials, answers["aggregate"]), data=None)
-    written = write_report(folder / "evaluation", evaluation, answers)
-    record_metrics(folder / "model", dataclasses.asdict(evaluation))
+    written = write_report(folder / "evaluation", evaluation, answers, importances=hierarchy.importances())
+    record_metrics(folder / "model", {evaluation.protocol: dataclasses.asdict(evaluation)})
 
-    screen.remark("a scan of twinned Au particles, in random orientations that the grid of training does not hold")
+    screen.remark("a scan of twinned Au particles, in random orientations")
     scan, truth = simulated_scan(seed=0 if seed is None else seed, track=screen.track)
     maps, scan_files = map_and_show(scan, hierarchy, folder / "scan", screen)
     screen.result(truth_table(maps, truth), data=None)

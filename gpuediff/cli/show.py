@@ -78,7 +78,7 @@ def by_system(evaluation: Evaluation) -> Group:
         shares += [scores.space_group_accuracy.get(system) for _, scores in columns]
         accuracy.add_row(system, *("–" if share is None else f"{share:.0%}" for share in shares))
         errors = [scores.lattice_error.get(system, {}) for _, scores in columns]
-        lattice.add_row(system, *("  ".join(f"{name} {error[name]:.2f}" for name in error) or "–" for error in errors))
+        lattice.add_row(system, *("  ".join(_median(*item) for item in error.items()) or "–" for error in errors))
     return Group(
         _title("Share right by crystal system; space group: true system given"),
         accuracy,
@@ -184,11 +184,15 @@ def bundle(path: Path, info: dict[str, Any]) -> Group:
             f"{info['library']['patterns']:,} patterns of {info['library']['materials']:,} materials, "
             f"protocol “{orientations['protocol']}”"
         )
-    if info["metrics"] and "single" in info["metrics"]:
-        single, aggregate = info["metrics"]["single"], info["metrics"]["aggregate"]
-        told = f"{single['accuracy']:.1%} with one pattern"
-        if aggregate:
-            told += f", {aggregate['accuracy']:.1%} with {info['metrics']['aggregate_size']}"
-        pairs["crystal system right"] = f"{told}, on unseen materials, protocol “{info['metrics']['protocol']}”"
+    for protocol, scores in (info["metrics"] or {}).items():
+        told = f"{scores['single']['accuracy']:.1%} with one pattern"
+        if scores["aggregate"]:
+            told += f", {scores['aggregate']['accuracy']:.1%} with {scores['aggregate_size']}"
+        pairs[f"system right, “{protocol}”"] = f"{told}, on unseen materials"
     pairs["made by"] = ", ".join(f"{name} {version}" for name, version in info["software"].items())
     return key_values(str(path), pairs)
+
+
+def _median(parameter: str, error: float | None) -> str:
+    """Tell a median error; more than half of the answers have no lattice where it is None."""
+    return f"{parameter} none" if error is None else f"{parameter} {error:.3f}"

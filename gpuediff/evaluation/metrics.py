@@ -12,44 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpuediff.crystals.symmetry import LATTICE_PARAMETERS, independent_parameters
+from gpuediff.evaluation.calibration import Calibration, system_calibrations
+from gpuediff.evaluation.lattice_errors import Closeness, by_system, closeness
+from gpuediff.features.labelled import LabelledFeatures, aggregate_groups
 from gpuediff.hierarchy.labels import crystal_systems_of
 from gpuediff.settings import CRYSTAL_SYSTEMS
 
 if TYPE_CHECKING:
     from gpuediff.hierarchy.hierarchy import Hierarchy
     from gpuediff.hierarchy.prediction import Prediction
-
-
-@dataclass(frozen=True)
-class LabelledFeatures:
-    """Feature vectors of n patterns with the truth about each.
-
-    Parameters
-    ----------
-    features : array, shape (n, width), float32
-    material : array, shape (n,), int64
-        Which patterns belong together.
-    space_group_number : array, shape (n,), int32
-    lattice : array, shape (n, 6), float64
-        a, b, c (Å), alpha, beta, gamma (degrees) of the conventional cell.
-    intensity_sum : array, shape (n,), float64
-        Of all peaks, the direct beam included.
-    """
-
-    features: np.ndarray
-    material: np.ndarray
-    space_group_number: np.ndarray
-    lattice: np.ndarray
-    intensity_sum: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.features)
-
-    @property
-    def crystal_system(self) -> np.ndarray:
-        """True crystal system of every pattern, shape (n,), str."""
-        return crystal_systems_of(self.space_group_number)
 
 
 @dataclass(frozen=True)
@@ -73,22 +44,64 @@ class Answers:
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of n answers; accuracies are fractions, lattice errors medians of |predicted - true|.
+    """Scores of n answers, in values that JSON knows; None stands for what has no answers to be counted among.
 
-    `accuracy_error` is the standard error over materials: patterns of one material are not independent.
+    Rows of matrices are the true crystal system, columns the predicted one, in the order of `Evaluation.systems`.
+
+    Parameters
+    ----------
+    answers : int
+    accuracy, accuracy_error : float
+        Share right; its standard error over materials, because patterns of one material are not independent.
+    accuracy_without_triclinic : float or None
+        Of the answers whose truth is another system, the same models choosing among the other systems; None where
+        triclinic is neither a truth nor known to the models.
+    balanced_accuracy : float
+        Mean of `recall` over the systems.
+    recall, precision : dict of str to float or None
+        Share right, of the answers whose truth is that system, and of those that name it.
+    false_positive_rate : dict of str to float or None
+        Of the answers whose truth is another system, the share that name this one.
+    confusion : list of list of int
+        Number of answers.
+    confidence_matrix : list of list of float or None
+        Mean confidence.
+    mean_confidence : float
+    confidence_calibration, probability_calibration : Calibration
+        Of the confidence, and of the probability of the predicted system; None where answers have no probability.
+    space_group_accuracy : dict of str to float
+        With the true crystal system given; also `space_group_accuracy_overall`.
+    space_group_accuracy_system_predicted : float
+        With the predicted one.
+    lattice_error, lattice_error_quartiles : dict of system to dict of parameter
+        Median, and 25th, 50th and 75th percentile, of |predicted - true|, Å and degrees, with the true system given;
+        an answer without a lattice is infinitely wrong, and an infinite percentile None.
+    lattice_closeness : dict of str to Closeness
+        With the true system given.
+    lattice_closeness_system_predicted : Closeness
+        Of all answers and all six parameters, with the predicted system.
     """
 
     answers: int
     accuracy: float
     accuracy_error: float
+    accuracy_without_triclinic: float | None
     balanced_accuracy: float
     recall: dict[str, float]
+    precision: dict[str, float | None]
+    false_positive_rate: dict[str, float | None]
     confusion: list[list[int]]
+    confidence_matrix: list[list[float | None]]
     mean_confidence: float
+    confidence_calibration: Calibration
+    probability_calibration: Calibration | None
     space_group_accuracy: dict[str, float]
     space_group_accuracy_overall: float
     space_group_accuracy_system_predicted: float
-    lattice_error: dict[str, dict[str, float]]
+    lattice_error: dict[str, dict[str, float | None]]
+    lattice_error_quartiles: dict[str, dict[str, list[float | None]]]
+    lattice_closeness: dict[str, Closeness]
+    lattice_closeness_system_predicted: Closeness
 
 
 @dataclass(frozen=True)
@@ -107,92 +120,82 @@ class Evaluation:
     single: Scores
     aggregate: Scores | None  # none where no test material has enough patterns
 
+    @property
+    def scores(self) -> dict[str, Scores]:
+        """The scores there are, by the names of `evaluate`'s answers: "single", "aggregate"."""
+        return (
+            {"single": self.single} if self.aggregate is None else {"single": self.single, "aggregate": self.aggregate}
+        )
 
-def aggregate_groups(material: np.ndarray, size: int, seed: int) -> np.ndarray:
-    """Divide each material's patterns into disjoint random groups.
-
-    Returns
-    -------
-    array, shape (n,), int64
-        Group of every pattern; -1 for those left over when a group could not be filled.
-    """
-    shuffled = np.random.default_rng(seed).permutation(len(material))
-    order = shuffled[np.argsort(material[shuffled], kind="stable")]
-    groups = np.full(len(material), -1, dtype=np.int64)
-    next_group = 0
-    boundaries = np.flatnonzero(np.diff(material[order])) + 1
-    for patterns in np.split(order, boundaries):
-        full = len(patterns) // size
-        groups[patterns[: full * size]] = next_group + np.repeat(np.arange(full), size)
-        next_group += full
-    return groups
+    @property
+    def titles(self) -> dict[str, str]:
+        """What an answer was made from, by the same names."""
+        return {"single": "1 pattern", "aggregate": f"{self.aggregate_size} patterns"}
 
 
-def answer_single(hierarchy: Hierarchy, test: LabelledFeatures) -> Answers:
-    """Predict every test pattern by itself."""
+def answer(hierarchy: Hierarchy, test: LabelledFeatures) -> Answers:
+    """Predict from every feature vector by itself, be it of one pattern or of several."""
     predicted = hierarchy.predict(test.features)
-    given = _trained_or(predicted.crystal_system, test.crystal_system, hierarchy.systems)
-    return Answers(
-        predicted,
-        hierarchy.predict(test.features, crystal_system=given),
-        test.material,
-        test.space_group_number,
-        test.lattice,
-    )
+    given = _trained_or(predicted.crystal_system, crystal_systems_of(test.space_group_number), hierarchy.systems)
+    in_true_system = hierarchy.predict(test.features, crystal_system=given)
+    return Answers(predicted, in_true_system, test.material, test.space_group_number, test.lattice)
 
 
-def answer_aggregates(hierarchy: Hierarchy, test: LabelledFeatures, size: int, seed: int) -> Answers | None:
-    """Predict groups of `size` patterns of one material; None if no material has that many."""
-    groups = aggregate_groups(test.material, size, seed)
+def answer_by_votes(hierarchy: Hierarchy, single: LabelledFeatures, size: int, seed: int) -> Answers | None:
+    """Predict groups of `size` patterns of one material from their votes; None if no material has that many."""
+    groups = aggregate_groups(single.material, size, seed)
     used = np.flatnonzero(groups >= 0)
     if used.size == 0:
         return None
-    features, groups = test.features[used], groups[used]
+    features, groups = single.features[used], groups[used]
     _, first = np.unique(groups, return_index=True)
-    representative = used[first]
+    truth = single[used[first]]
     predicted = hierarchy.aggregate(features, groups)
-    given = _trained_or(predicted.crystal_system, test.crystal_system[representative], hierarchy.systems)
-    return Answers(
-        predicted,
-        hierarchy.aggregate(features, groups, crystal_system=given),
-        test.material[representative],
-        test.space_group_number[representative],
-        test.lattice[representative],
-    )
+    given = _trained_or(predicted.crystal_system, crystal_systems_of(truth.space_group_number), hierarchy.systems)
+    in_true_system = hierarchy.aggregate(features, groups, crystal_system=given)
+    return Answers(predicted, in_true_system, truth.material, truth.space_group_number, truth.lattice)
 
 
 def score(answers: Answers, systems: tuple[str, ...]) -> Scores:
-    """Score answers whose true crystal systems are all among `systems`."""
-    true_system = crystal_systems_of(answers.space_group_number)
-    right = answers.predicted.crystal_system == true_system
-    position = {name: index for index, name in enumerate(systems)}
-    confusion = np.zeros((len(systems), len(systems)), dtype=np.int64)
-    np.add.at(
-        confusion,
-        (
-            [position[name] for name in true_system],
-            [position[name] for name in answers.predicted.crystal_system],
-        ),
-        1,
-    )
+    """Score answers whose true and predicted crystal systems are all among `systems`."""
+    true_system, predicted_system = crystal_systems_of(answers.space_group_number), answers.predicted.crystal_system
+    right = predicted_system == true_system
+    confusion, confidence_sum = _matrices(true_system, predicted_system, answers.predicted.confidence, systems)
     present = [name for name in systems if (true_system == name).any()]
     recall = {name: float(right[true_system == name].mean()) for name in present}
     space_group_right = answers.predicted_in_true_system.space_group_number == answers.space_group_number
     per_material = _mean_by(right, answers.material)
+    confidence_calibration, probability_calibration = system_calibrations(answers.predicted, right, true_system)
+    quartiles, close = by_system(answers.predicted_in_true_system.lattice, answers.lattice, true_system, systems)
     return Scores(
         answers=len(right),
         accuracy=float(right.mean()),
         accuracy_error=float(per_material.std(ddof=1) / np.sqrt(len(per_material))) if len(per_material) > 1 else 1.0,
+        accuracy_without_triclinic=_accuracy_without("triclinic", answers.predicted, true_system),
         balanced_accuracy=float(np.mean(list(recall.values()))),
         recall=recall,
+        precision=_by_name(systems, np.diag(confusion), confusion.sum(axis=0)),
+        false_positive_rate=_by_name(
+            systems, confusion.sum(axis=0) - np.diag(confusion), confusion.sum() - confusion.sum(axis=1)
+        ),
         confusion=confusion.tolist(),
+        confidence_matrix=[
+            [_share(*cell) for cell in zip(*rows, strict=True)] for rows in zip(confidence_sum, confusion, strict=True)
+        ],
         mean_confidence=float(answers.predicted.confidence.mean()),
+        confidence_calibration=confidence_calibration,
+        probability_calibration=probability_calibration,
         space_group_accuracy={name: float(space_group_right[true_system == name].mean()) for name in present},
         space_group_accuracy_overall=float(space_group_right.mean()),
         space_group_accuracy_system_predicted=float(
             (answers.predicted.space_group_number == answers.space_group_number).mean()
         ),
-        lattice_error={name: _lattice_error(answers, true_system == name, name) for name in present},
+        lattice_error={
+            system: {name: median for name, (_, median, _) in errors.items()} for system, errors in quartiles.items()
+        },
+        lattice_error_quartiles=quartiles,
+        lattice_closeness=close,
+        lattice_closeness_system_predicted=closeness(answers.predicted.lattice, answers.lattice),
     )
 
 
@@ -212,9 +215,9 @@ def evaluate(
     ----------
     train : TrainLabels
     test : LabelledFeatures
-        No material may be in both.
+        No material may be in both. Of single patterns; and of `aggregate_size` patterns together, if the block pools.
     protocol : str
-        How the test patterns were oriented: no score means anything without it.
+        How the test patterns were oriented and measured: no score means anything without it.
     thickness : float
         Å.
 
@@ -226,10 +229,13 @@ def evaluate(
     shared = np.intersect1d(train.material, test.material)
     if shared.size:
         raise ValueError(f"{shared.size} materials are in both the training and the test set")
-    known = {*hierarchy.systems, *np.unique(test.crystal_system)}
+    known = {*hierarchy.systems, *np.unique(crystal_systems_of(test.space_group_number)).tolist()}
     systems = tuple(name for name in CRYSTAL_SYSTEMS if name in known)
-    answers = {"single": answer_single(hierarchy, test)}
-    aggregates = answer_aggregates(hierarchy, test, aggregate_size, seed)
+    single, together = test[test.patterns == 1], test[test.patterns == aggregate_size]
+    answers = {"single": answer(hierarchy, single)}
+    aggregates = answer(hierarchy, together) if len(together) else None
+    if not hierarchy.block.pools:
+        aggregates = answer_by_votes(hierarchy, single, aggregate_size, seed)
     if aggregates is not None:
         answers["aggregate"] = aggregates
     evaluation = Evaluation(
@@ -239,8 +245,8 @@ def evaluate(
         train_materials=len(np.unique(train.material)),
         test_materials=len(np.unique(test.material)),
         train_patterns=len(train.material),
-        test_patterns=len(test),
-        untrained_space_groups=float((~np.isin(test.space_group_number, train.space_group_number)).mean()),
+        test_patterns=len(single),
+        untrained_space_groups=float((~np.isin(single.space_group_number, train.space_group_number)).mean()),
         aggregate_size=aggregate_size,
         single=score(answers["single"], systems),
         aggregate=score(aggregates, systems) if aggregates is not None else None,
@@ -258,6 +264,33 @@ def _mean_by(values: np.ndarray, key: np.ndarray) -> np.ndarray:
     return np.bincount(index, weights=values) / np.bincount(index)
 
 
-def _lattice_error(answers: Answers, rows: Any, system: str) -> dict[str, float]:
-    error = np.abs(answers.predicted_in_true_system.lattice[rows] - answers.lattice[rows])
-    return {name: float(np.median(error[:, LATTICE_PARAMETERS.index(name)])) for name in independent_parameters(system)}
+def _matrices(
+    true_system: np.ndarray, predicted_system: np.ndarray, confidence: np.ndarray, systems: tuple[str, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Count the answers of every true and predicted system, and sum their confidence."""
+    position = {name: index for index, name in enumerate(systems)}
+    cells = ([position[name] for name in true_system], [position[name] for name in predicted_system])
+    counts = np.zeros((len(systems), len(systems)), dtype=np.int64)
+    sums = np.zeros(counts.shape)
+    np.add.at(counts, cells, 1)
+    np.add.at(sums, cells, confidence.astype(np.float64))
+    return counts, sums
+
+
+def _accuracy_without(left_out: str, prediction: Prediction, true_system: np.ndarray) -> float | None:
+    predicted = prediction.crystal_system
+    rows = np.flatnonzero(true_system != left_out)
+    others = [index for index, name in enumerate(prediction.systems) if name != left_out]
+    if not rows.size or not others or (left_out not in prediction.systems and rows.size == len(true_system)):
+        return None
+    second = np.array(prediction.systems)[others][prediction.system_votes[:, others].argmax(axis=1)]
+    answer = np.where(predicted == left_out, second, predicted)
+    return float((answer[rows] == true_system[rows]).mean())
+
+
+def _by_name(systems: tuple[str, ...], part: np.ndarray, whole: np.ndarray) -> dict[str, float | None]:
+    return {name: _share(*counts) for name, *counts in zip(systems, part, whole, strict=True)}
+
+
+def _share(part: float, whole: float) -> float | None:
+    return float(part / whole) if whole else None

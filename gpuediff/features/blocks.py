@@ -14,10 +14,13 @@ from pydantic import ValidationError
 
 from gpuediff import arrays
 from gpuediff.errors import InvalidBundle
+from gpuediff.features.descriptions import stated_values
+from gpuediff.features.groups import Groups
+from gpuediff.features.lattice import LatticeBlock
 from gpuediff.features.preparation import remove_direct_beam
 from gpuediff.features.radial_basis import RadialBasis, magnitudes_and_arguments
 from gpuediff.peaks import DIRECT_BEAM_RADIUS, PeakBatch
-from gpuediff.settings import Features
+from gpuediff.settings import Features, LatticeFeatures, Run
 
 
 class FeatureBlock(Protocol):
@@ -26,6 +29,7 @@ class FeatureBlock(Protocol):
     name: ClassVar[str]
     version: ClassVar[int]
     dtype: ClassVar[np.dtype]
+    pools: ClassVar[bool]  # whether it describes several patterns of one material together
 
     @property
     def width(self) -> int:
@@ -37,8 +41,12 @@ class FeatureBlock(Protocol):
         """A name for every feature."""
         ...
 
-    def compute(self, peaks: PeakBatch) -> Any:
-        """Return the features, shape (n, width), on the device of `peaks`."""
+    def compute(self, peaks: PeakBatch, groups: Groups | None = None) -> Any:
+        """Return the features, shape (n, width), on the device of `peaks`; of m groups if the block pools."""
+        ...
+
+    def lattice(self, features: Any, system: str) -> np.ndarray | None:
+        """Return the conventional cells that the features hold, (n, 6); None if they hold none and it is learned."""
         ...
 
     def description(self) -> dict[str, Any]:
@@ -61,6 +69,7 @@ class RadialBasisBlock:
     name: ClassVar[str] = "radial_basis"
     version: ClassVar[int] = 1
     dtype: ClassVar[np.dtype] = np.dtype(np.float32)
+    pools: ClassVar[bool] = False
 
     basis: RadialBasis
     direct_beam: Literal["centre", "brightest"]
@@ -85,13 +94,15 @@ class RadialBasisBlock:
             for part in ("abs", "arg")
         )
 
-    def compute(self, peaks: PeakBatch, *, rotation: Any = None) -> Any:
+    def compute(self, peaks: PeakBatch, groups: Groups | None = None, *, rotation: Any = None) -> Any:
         """Turn peak lists into features, in batches that fit the memory.
 
         Parameters
         ----------
         peaks : PeakBatch
             n patterns, the direct beam still in them; q in Å⁻¹.
+        groups : None
+            Coefficients of several patterns are not pooled: their votes are.
         rotation : array, shape (n,), optional
             In-plane rotation of each pattern, radians, anticlockwise.
 
@@ -106,7 +117,11 @@ class RadialBasisBlock:
         InvalidPeaks
             If a position or an intensity is not finite, or an intensity is negative; names the pattern and peak by
             their place in `peaks`.
+        ValueError
+            If groups are given.
         """
+        if groups is not None:
+            raise ValueError(f"groups: the block {self.name!r} describes every pattern by itself")
         peaks.validate()
         xp = arrays.namespace(peaks.qx)
         features = xp.empty((len(peaks), self.width), dtype=self.dtype)
@@ -121,6 +136,9 @@ class RadialBasisBlock:
         bytes_per_pattern = 104 * arrays.to_host(peaks.counts) + self.width * self.dtype.itemsize
         arrays.run_batches(compute_batch, arrays.plan_batches(len(peaks), bytes_per_pattern, arrays.memory_budget(xp)))
         return features
+
+    def lattice(self, features: Any, system: str) -> None:
+        """Coefficients hold no lattice: forests learn it."""
 
     def description(self) -> dict[str, Any]:
         """Return what makes this block again, in values that JSON knows."""
@@ -142,14 +160,8 @@ class RadialBasisBlock:
         InvalidBundle
             If it is of another name or version, or a value is missing, unknown or out of range.
         """
-        stated = (description.get("name"), description.get("version"))
-        if stated != (cls.name, cls.version):
-            raise InvalidBundle(
-                f"feature block {stated[0]!r}, version {stated[1]!r}: this gpuediff computes {cls.name!r}, version "
-                f"{cls.version}: install the release that trained the model, or train it again"
-            )
-        values = {key: value for key, value in description.items() if key not in ("name", "version")}
-        missing = sorted(set(Features.model_fields) - set(values))
+        values = stated_values(cls, description)
+        missing = sorted(set(Features.model_fields) - {"block"} - set(values))
         if missing:
             raise InvalidBundle(
                 f"feature block {cls.name!r} does not state {', '.join(missing)}: the bundle is damaged"
@@ -164,7 +176,17 @@ class RadialBasisBlock:
             ) from error
 
 
-BLOCKS: dict[str, type[RadialBasisBlock]] = {RadialBasisBlock.name: RadialBasisBlock}
+BLOCKS: dict[str, type[RadialBasisBlock] | type[LatticeBlock]] = {
+    RadialBasisBlock.name: RadialBasisBlock,
+    LatticeBlock.name: LatticeBlock,
+}
+
+
+def block_of_run(run: Run) -> FeatureBlock:
+    """Return the block that a run asks for."""
+    if isinstance(run.features, LatticeFeatures):
+        return LatticeBlock(run.simulation.beam_energy)
+    return RadialBasisBlock.from_settings(run.features)
 
 
 def block_from_description(description: dict[str, Any]) -> FeatureBlock:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from gpuediff.forests.forest import Forest
     from gpuediff.hierarchy.hierarchy import Hierarchy
 
-_SOFTWARE = ("numpy", "scikit-learn", "treelite")
+_SOFTWARE = ("numpy", "scikit-learn", "lightgbm", "treelite")
 
 
 def save_bundle(

@@ -1,7 +1,7 @@
 """The paper's models: crystal system first, then space group and lattice by forests of that system alone.
 
 (Gleason et al., Phys. Rev. Materials 8, 093802.) A lattice model is one regression forest for each parameter that
-the crystal system leaves free.
+the crystal system leaves free; there are none where the features hold the lattice themselves.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 from gpuediff.crystals.symmetry import LATTICE_PARAMETERS, complete_lattice, independent_parameters
 from gpuediff.errors import GpuediffError, InvalidFeatures
-from gpuediff.forests import sklearn_forest
+from gpuediff.forests.training import fit_classifier, fit_regressor
 from gpuediff.forests.treelite_forest import check_shape
 from gpuediff.hierarchy.aggregation import decide, difference_aggregation, median_aggregation
 from gpuediff.hierarchy.labels import (
@@ -28,7 +28,7 @@ from gpuediff.hierarchy.labels import (
 )
 from gpuediff.hierarchy.prediction import Prediction
 from gpuediff.progress import Track, silent
-from gpuediff.settings import Training
+from gpuediff.settings import CRYSTAL_SYSTEMS, Training
 
 if TYPE_CHECKING:
     from gpuediff.features.blocks import FeatureBlock
@@ -71,6 +71,11 @@ class Hierarchy:
         """The crystal systems it knows, in the order of `Prediction.system_votes`."""
         return tuple(_classes(self._forest(CRYSTAL_SYSTEM)).tolist())
 
+    @property
+    def learns_lattice(self) -> bool:
+        """Whether lattice parameters come from forests, and not from the features as they are."""
+        return self.block.lattice(np.empty((0, self.block.width), dtype=np.float32), CRYSTAL_SYSTEMS[-1]) is None
+
     def fit(
         self, features: np.ndarray, space_group_number: np.ndarray, lattice: np.ndarray, *, track: Track = silent
     ) -> Hierarchy:
@@ -98,7 +103,7 @@ class Hierarchy:
         if not systems:
             raise InvalidFeatures("no patterns: there is nothing to train on")
         training = self._train(np.asarray(features), system, systems, numbers, lattice)
-        self.forests_ = dict(track(training, "forests", total=len(model_names(systems))))
+        self.forests_ = dict(track(training, "forests", total=len(model_names(systems, lattice=self.learns_lattice))))
         return self
 
     def predict(self, features: np.ndarray, *, crystal_system: GivenSystems | None = None) -> Prediction:
@@ -150,6 +155,11 @@ class Hierarchy:
         distinct, group = np.unique(groups, return_inverse=True)
         return self._answer(features, group, len(distinct), crystal_system)
 
+    def importances(self) -> dict[str, float]:
+        """Return by the name of each feature its share of what the splits for the crystal system gained."""
+        shares = self._forest(CRYSTAL_SYSTEM).importances()
+        return dict(zip(self.block.columns, shares.tolist(), strict=True))
+
     def _train(
         self,
         features: np.ndarray,
@@ -166,7 +176,7 @@ class Hierarchy:
 
         yield (
             CRYSTAL_SYSTEM,
-            sklearn_forest.fit_classifier(
+            fit_classifier(
                 features, system_of_pattern, settings.crystal_system, seed=seed(CRYSTAL_SYSTEM), classes=systems
             ),
         )
@@ -174,11 +184,11 @@ class Hierarchy:
             rows = np.flatnonzero(system_of_pattern == system)
             part = features[rows]
             name = space_group_model(system)
-            yield name, sklearn_forest.fit_classifier(part, numbers[rows], settings.space_group, seed=seed(name))
-            for parameter in independent_parameters(system):
+            yield name, fit_classifier(part, numbers[rows], settings.space_group, seed=seed(name))
+            for parameter in independent_parameters(system) if self.learns_lattice else ():
                 name = lattice_model(system, parameter)
                 target = lattice[rows, LATTICE_PARAMETERS.index(parameter)]
-                yield name, sklearn_forest.fit_regressor(part, target, settings.lattice, seed=seed(name))
+                yield name, fit_regressor(part, target, settings.lattice, seed=seed(name))
 
     def _answer(
         self, features: np.ndarray, group: np.ndarray | None, count: int, given: GivenSystems | None
@@ -186,7 +196,9 @@ class Hierarchy:
         """Answer for `count` groups of patterns; without groups, every pattern stands for itself."""
         check_shape(features, self.block.width)
         features = np.asarray(features)
-        system = decide(_counts(self._forest(CRYSTAL_SYSTEM).votes(features), group, count))
+        forest = self._forest(CRYSTAL_SYSTEM)
+        system = decide(_counts(forest.votes(features), group, count))
+        probability = np.full(system.share.shape, np.nan) if group is not None else forest.probability(features)
         used = system.index if given is None else self._positions(given, count)
         number = np.zeros(count, dtype=np.int32)
         confidence, difference = np.zeros(count, dtype=np.float32), np.zeros(count, dtype=np.float32)
@@ -204,16 +216,23 @@ class Hierarchy:
             number[taken] = _classes(forest)[space_group.index]
             confidence[taken] = space_group.confidence
             difference[taken] = space_group.difference_confidence
+            held = self.block.lattice(part, name)
             parameters = {}
-            for parameter in independent_parameters(name):
-                medians = _median_over_trees(self._forest(lattice_model(name, parameter)), part)
+            for column, parameter in enumerate(LATTICE_PARAMETERS):
+                if parameter not in independent_parameters(name):
+                    continue
+                if held is None:
+                    values = _median_over_trees(self._forest(lattice_model(name, parameter)), part)
+                else:
+                    values = held[:, column]
                 if part_group is not None:
-                    medians = median_aggregation(medians, part_group, len(taken))
-                parameters[parameter] = medians
+                    values = median_aggregation(values, part_group, len(taken))
+                parameters[parameter] = values
             lattice[taken] = complete_lattice(name, parameters)
         return Prediction(
             self.systems,
             system.share.astype(np.float32),
+            probability.astype(np.float32),
             system.index,
             system.confidence.astype(np.float32),
             system.difference_confidence.astype(np.float32),

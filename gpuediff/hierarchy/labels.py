@@ -25,12 +25,16 @@ def lattice_model(system: str, parameter: str) -> str:
     return f"lattice-{system}-{parameter}"
 
 
-def model_names(systems: Iterable[str]) -> tuple[str, ...]:
-    """Name all models of a hierarchy over these crystal systems, in the order of training."""
+def model_names(systems: Iterable[str], *, lattice: bool = True) -> tuple[str, ...]:
+    """Name all models of a hierarchy over these crystal systems, in the order of training.
+
+    `lattice` says whether there are models of lattice parameters; a feature block can make them needless.
+    """
     names = [CRYSTAL_SYSTEM]
     for system in systems:
         names.append(space_group_model(system))
-        names.extend(lattice_model(system, parameter) for parameter in independent_parameters(system))
+        if lattice:
+            names.extend(lattice_model(system, parameter) for parameter in independent_parameters(system))
     return tuple(names)
 
 

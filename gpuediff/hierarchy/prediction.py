@@ -18,6 +18,9 @@ class Prediction:
         The crystal systems that the hierarchy knows.
     system_votes : array, shape (n, systems), float32
         Share of the trees (one pattern), or of the summed difference confidence (a group); a row sums to 1.
+    probability : array, shape (n, systems), float32
+        Of each crystal system, as the forest gives it: for a random forest the mean of the leaves' shares. NaN where
+        the answer was put together from the votes of several patterns, which give none.
     system_index : array, shape (n,), int64
         Index of the predicted crystal system in `systems`.
     confidence, difference_confidence : array, shape (n,), float32
@@ -27,11 +30,13 @@ class Prediction:
     space_group_confidence, space_group_difference_confidence : array, shape (n,), float32
         Of the space group, given its crystal system.
     lattice : array, shape (n, 6), float32
-        a, b, c (Å), alpha, beta, gamma (degrees) of the conventional cell, from the same system's models.
+        a, b, c (Å), alpha, beta, gamma (degrees) of the conventional cell, from the same system's models, or from the
+        lattice that the features hold; NaN where no lattice was found.
     """
 
     systems: tuple[str, ...]
     system_votes: np.ndarray
+    probability: np.ndarray
     system_index: np.ndarray
     confidence: np.ndarray
     difference_confidence: np.ndarray

@@ -38,6 +38,7 @@ def prediction():
     return Prediction(
         systems=SYSTEMS,
         system_votes=np.eye(4),
+        probability=np.eye(4),
         system_index=np.arange(4),
         confidence=np.array([1, 0.55, 0.07, 0.8]),
         difference_confidence=ones,

@@ -106,7 +106,7 @@ def test_info_tells_what_is_in_the_manifest_and_how_large_it_is(small_path):
     assert info["features"] == small_block().description()
     assert info["library"] == {"checksum": "ab12"}
     assert info["metrics"] == {"single": {"accuracy": 0.5}}
-    assert set(info["software"]) == {"gpuediff", "numpy", "scikit-learn", "treelite"}
+    assert set(info["software"]) == {"gpuediff", "numpy", "scikit-learn", "lightgbm", "treelite"}
     assert info["size"] == sum(file.stat().st_size for file in (small_path / "forests").iterdir())
     json.dumps(info)
 

@@ -56,7 +56,9 @@ class FakeHierarchy:
             model = np.array([SYSTEMS.index(name) for name in names], dtype=int)
         half = np.full(len(index), 0.5, np.float32)
         lattice = (10.0 * (model[:, None] + 1) + np.arange(6)).astype(np.float32)
-        return Prediction(SYSTEMS, votes, index, votes[n, index], np.float32(lead), 100 + model, half, half, lattice)
+        return Prediction(
+            SYSTEMS, votes, votes, index, votes[n, index], np.float32(lead), 100 + model, half, half, lattice
+        )
 
 
 def pattern(system: int, lead: float, *, brightness: float = 1.0, peaks: int = 6):

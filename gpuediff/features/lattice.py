@@ -1,0 +1,300 @@
+"""The lattice block: what a three-dimensional lattice, found in the patterns themselves, says about the crystal.
+
+At an arbitrary orientation a pattern looks like no other pattern of its crystal, but its lattice is the same from
+everywhere. The block indexes each pattern, brings the patterns of a group to one lattice, and describes that lattice
+with its uncertainty: reduced cell, two-fold axes, likelihood and conventional cell of each Bravais type. One pattern
+is a group of one.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, ClassVar
+
+import numpy as np
+
+from gpuediff import arrays
+from gpuediff.crystals.symmetry import LATTICE_PARAMETERS
+from gpuediff.diffraction.electron import wavelength
+from gpuediff.errors import InvalidBundle
+from gpuediff.features.descriptions import stated_values
+from gpuediff.features.groups import Groups
+from gpuediff.lattices.bravais import ConventionalCells, conventional
+from gpuediff.lattices.consensus import Pooled, pooled
+from gpuediff.lattices.extinctions import CONDITIONS, strengths
+from gpuediff.lattices.holohedries import SYSTEMS, TYPES
+from gpuediff.lattices.indexing import Indexed, Status, index_patterns
+from gpuediff.lattices.reciprocal import inverse_metrics
+from gpuediff.lattices.reduction import metric_changes, metrics, reduced
+from gpuediff.lattices.twofold import twofold_axes
+from gpuediff.peaks import DIRECT_BEAM_RADIUS, PeakBatch
+from gpuediff.settings import CRYSTAL_SYSTEMS
+
+AXES = 14  # two-fold axes that are described; a cubic lattice has nine
+UNKNOWN = -1.0  # in place of what is not known; no feature has this value otherwise
+# Lattices that a crystal of each system can have.
+TYPES_OF: dict[str, tuple[int, ...]] = {
+    system: tuple(
+        index
+        for index, lattice in enumerate(SYSTEMS)
+        if lattice == system or (system == "trigonal" and lattice in ("rhombohedral", "hexagonal"))
+    )
+    for system in CRYSTAL_SYSTEMS
+}
+
+_SHARES = (1e-4, 1e-3, 1e-2)  # of all that is diffracted, from which on peaks are counted
+
+
+@dataclass(frozen=True)
+class LatticeBlock:
+    """What the lattice of a group of patterns says, and how surely.
+
+    Parameters
+    ----------
+    beam_energy : float
+        eV; the curvature of the Ewald sphere gives the third dimension.
+    """
+
+    name: ClassVar[str] = "lattice"
+    version: ClassVar[int] = 1
+    dtype: ClassVar[np.dtype] = np.dtype(np.float32)
+    pools: ClassVar[bool] = True
+
+    beam_energy: float
+
+    @property
+    def width(self) -> int:
+        """Number of features."""
+        return len(self.columns)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """A name for every feature."""
+        return _columns()
+
+    def compute(self, peaks: PeakBatch, groups: Groups | None = None) -> np.ndarray:
+        """Describe groups of patterns, each of one material.
+
+        Parameters
+        ----------
+        peaks : PeakBatch
+            n patterns; q in Å⁻¹, intensities in any unit, the direct beam among them or not.
+        groups : Groups, optional
+            m of them; every pattern by itself if absent.
+
+        Returns
+        -------
+        array, shape (m, width), float32
+            On the host. `UNKNOWN` where no lattice was found.
+
+        Raises
+        ------
+        InvalidPeaks
+            If a position or an intensity is not finite, or an intensity is negative.
+        """
+        if arrays.namespace(peaks.qx) is not np:
+            peaks = peaks.to(arrays.CPU)
+        groups = Groups.singles(len(peaks)) if groups is None else groups
+        wave = wavelength(self.beam_energy)
+        table = _describe(peaks, index_patterns(peaks, wavelength=wave), groups, wave)
+        return np.stack([np.asarray(values, dtype=np.float32) for values in table.values()], axis=1)
+
+    def lattice(self, features: np.ndarray, system: str) -> np.ndarray:
+        """Read the conventional cell of a crystal system out of features.
+
+        Returns
+        -------
+        array, shape (n, 6), float32
+            a, b, c (Å), alpha, beta, gamma (degrees); NaN where there is none.
+        """
+        first = self.columns.index(f"{system}_a")
+        cells = features[:, first : first + len(LATTICE_PARAMETERS)]
+        return np.where(cells == UNKNOWN, np.float32(np.nan), cells)
+
+    def description(self) -> dict[str, Any]:
+        """Return what makes this block again, in values that JSON knows."""
+        return {"name": self.name, "version": self.version, "beam_energy": self.beam_energy}
+
+    @classmethod
+    def from_description(cls, description: dict[str, Any]) -> LatticeBlock:
+        """Make the block that `description` came from.
+
+        Raises
+        ------
+        InvalidBundle
+            If it is of another name or version, or a value is missing, unknown or out of range.
+        """
+        values = stated_values(cls, description)
+        energy = values.get("beam_energy")
+        if set(values) != {"beam_energy"} or not (isinstance(energy, float) and 0 < energy < math.inf):
+            raise InvalidBundle(f"feature block {cls.name!r}: {values}: expected a beam_energy in eV: damaged bundle")
+        return cls(energy)
+
+
+@cache
+def _columns() -> tuple[str, ...]:
+    """Name the features, by describing no pattern at all."""
+    nothing = PeakBatch.from_lists([])
+    return tuple(_describe(nothing, index_patterns(nothing, wavelength=0.02), Groups.singles(0), 0.02))
+
+
+def _describe(peaks: PeakBatch, indexed: Indexed, groups: Groups, wavelength: float) -> dict[str, np.ndarray]:
+    """Return all features by name, each of shape (groups,)."""
+    members = indexed[groups.members]
+    found = pooled(members, groups.group_of_member, len(groups))
+    table = _patterns(peaks, indexed, groups)
+    table |= _agreement(members, found, groups)
+    metric, covariance = inverse_metrics(found.metric, found.covariance)
+    rows = bases_of(metric)
+    table |= _reduced_cell(rows, covariance)
+    cells = conventional(rows, covariance)
+    table |= _bravais_types(cells)
+    table |= _extinctions(peaks, members, found, cells, groups, wavelength)
+    return {name: np.where(np.isfinite(values), values, UNKNOWN) for name, values in table.items()}
+
+
+def _patterns(peaks: PeakBatch, indexed: Indexed, groups: Groups) -> dict[str, np.ndarray]:
+    """What needs no lattice: how many patterns and peaks, and the plane cell of a pattern alone."""
+    pattern = peaks.pattern_of_peak
+    q = np.hypot(peaks.qx.astype(np.float64), peaks.qy.astype(np.float64))
+    diffracted = np.where(q > DIRECT_BEAM_RADIUS, peaks.intensity.astype(np.float64), 0.0)
+    total = np.bincount(pattern, diffracted, minlength=len(peaks))
+    share = diffracted / np.where(total > 0, total, 1.0)[pattern]
+    table = {"patterns": groups.sizes.astype(np.float64)}
+    for least in _SHARES:
+        counted = np.bincount(pattern[share > least], minlength=len(peaks))
+        table[f"peaks_above_{least:g}"] = _mean(counted, groups)
+    alone = groups.sizes == 1
+    plane = np.where(alone[:, np.newaxis, np.newaxis], indexed.plane[groups.first], np.nan)
+    length = np.sort(np.linalg.norm(plane, axis=2), axis=1)
+    table["plane_shorter"], table["plane_longer"] = length[:, 0], length[:, 1]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        table["plane_cosine"] = np.abs((plane[:, 0] * plane[:, 1]).sum(axis=1)) / length.prod(axis=1)
+    for status in Status:
+        table[f"share_{status.name.lower()}"] = _mean(indexed.status == status, groups)
+    return table
+
+
+def _agreement(members: Indexed, found: Pooled, groups: Groups) -> dict[str, np.ndarray]:
+    """How well the patterns support their common lattice."""
+    agrees = found.hypothesis >= 0
+    chosen = np.maximum(found.hypothesis, 0)
+    group = groups.group_of_member
+    number = np.bincount(group[agrees], minlength=len(groups))
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        taken = values[np.arange(len(values)), chosen] if values.ndim == 2 else values
+        with np.errstate(invalid="ignore"):
+            return np.bincount(group[agrees], taken[agrees], minlength=len(groups)) / number
+
+    rival = members.score[:, 1] if members.score.shape[1] > 1 else np.full(len(members), np.nan)
+    return {
+        "support": found.support / groups.sizes,
+        "score": mean(members.score),
+        "score_over_rival": mean(members.score[:, 0] - np.nan_to_num(rival)),
+        "peaks_on": mean(members.peaks_on),
+        "intensity_on": mean(members.intensity_on),
+        "layers": mean(members.layers.astype(np.float64)),
+        "position_noise": mean(members.position_noise),
+    }
+
+
+def _reduced_cell(rows: np.ndarray, covariance: np.ndarray) -> dict[str, np.ndarray]:
+    """The reduced cell, and its likeliest two-fold axes."""
+    cells = reduced(rows)
+    change = metric_changes(cells.transformation)
+    spread = change @ covariance @ change.transpose(0, 2, 1)
+    metric = metrics(cells.basis)
+    length = np.sqrt(metric[:, :3])
+    table: dict[str, np.ndarray] = {}
+    with np.errstate(invalid="ignore"):
+        table["volume"] = np.abs(np.linalg.det(cells.basis))
+        for k, name in enumerate(("a", "b", "c")):
+            table[f"reduced_{name}"] = length[:, k]
+            table[f"reduced_{name}_error"] = np.sqrt(spread[:, k, k]) / (2 * metric[:, k])
+        for k, (i, j) in enumerate(((1, 2), (0, 2), (0, 1)), start=3):
+            table[f"reduced_cosine_{'abc'[i]}{'abc'[j]}"] = np.abs(metric[:, k]) / (length[:, i] * length[:, j])
+    axes = twofold_axes(cells.basis, spread, k=AXES)
+    for k in range(AXES):
+        table[f"axis_{k + 1}_angle"] = axes.delta[:, k]
+        table[f"axis_{k + 1}_deviation"] = axes.deviation[:, k]
+    for k in range(3):
+        table[f"axis_{k + 1}_length"] = axes.length[:, k]
+    for i in range(4):
+        for j in range(i):
+            cosine = np.abs((axes.direction[:, i] * axes.direction[:, j]).sum(axis=1))
+            table[f"axes_{j + 1}_{i + 1}_cosine"] = cosine
+    return table
+
+
+def _bravais_types(cells: ConventionalCells) -> dict[str, np.ndarray]:
+    """Distance and likelihood of each Bravais type, and the cell of the likeliest type of each crystal system."""
+    logs = cells.log_likelihood
+    table: dict[str, np.ndarray] = {}
+    with np.errstate(invalid="ignore", over="ignore"):
+        probability = np.exp(logs - np.max(logs, axis=1, keepdims=True, initial=-np.inf))
+        probability /= probability.sum(axis=1, keepdims=True)
+    for t, name in enumerate(TYPES):
+        table[f"{name}_distance"] = np.log1p(cells.chi_squared[:, t])
+        table[f"{name}_likelihood"] = logs[:, t]
+        table[f"{name}_probability"] = probability[:, t]
+    rows = np.arange(len(logs))
+    for system in CRYSTAL_SYSTEMS:
+        best = likeliest_types(cells, system)
+        table[f"{system}_type"] = np.where(np.isfinite(logs[:, 0]), best, np.nan)
+        for k, parameter in enumerate(LATTICE_PARAMETERS):
+            table[f"{system}_{parameter}"] = cells.parameters[rows, best, k]
+    return table
+
+
+def _extinctions(
+    peaks: PeakBatch,
+    members: Indexed,
+    found: Pooled,
+    cells: ConventionalCells,
+    groups: Groups,
+    wavelength: float,
+) -> dict[str, np.ndarray]:
+    """How weak the reflections are that glide planes and screw axes of each crystal system forbid."""
+    table: dict[str, np.ndarray] = {}
+    rows = np.arange(len(groups))
+    for system, conditions in CONDITIONS.items():
+        if not conditions:
+            continue
+        transformation = cells.transformation[rows, likeliest_types(cells, system)]
+        seen = strengths(
+            peaks,
+            groups.members,
+            groups.group_of_member,
+            members,
+            found,
+            transformation,
+            system,
+            wavelength=wavelength,
+        )
+        for c, condition in enumerate(conditions):
+            table[f"{system}_{condition.name}"] = seen.ratio[:, c]
+            table[f"{system}_{condition.name}_breaking"] = np.log1p(seen.breaking[:, c])
+    return table
+
+
+def likeliest_types(cells: ConventionalCells, system: str) -> np.ndarray:
+    """Return the place in `TYPES` of the likeliest Bravais type that crystals of a system have, (n,) int64."""
+    types = np.array(TYPES_OF[system], dtype=np.int64)
+    return types[np.argmax(np.nan_to_num(cells.log_likelihood[:, types], nan=-np.inf), axis=1)]
+
+
+def bases_of(metric: np.ndarray) -> np.ndarray:
+    """Return rows of bases, lower triangular, with these metrics, (n, 3, 3); NaN where there are none."""
+    full = metric[:, [[0, 5, 4], [5, 1, 3], [4, 3, 2]]]
+    rows = np.full_like(full, np.nan)
+    good = np.isfinite(full).all(axis=(1, 2))
+    rows[good] = np.linalg.cholesky(full[good])
+    return rows
+
+
+def _mean(values: np.ndarray, groups: Groups) -> np.ndarray:
+    sums = np.bincount(groups.group_of_member, values[groups.members].astype(np.float64), minlength=len(groups))
+    return sums / groups.sizes
