@@ -383,7 +383,7 @@ def _where(evaluation: Evaluation) -> str:
     if evaluation.aggregate is not None:
         counts += f" and {evaluation.aggregate.answers:,} groups of {evaluation.aggregate_size}"
     return (
-        f"Protocol {evaluation.thickness:g}\u00a0Å, {counts}, "
+        f"Protocol “{evaluation.protocol}”, {evaluation.thickness:g}\u00a0Å, {counts}, "
         f"of {evaluation.test_materials:,} unseen materials."
     )
 

@@ -59,7 +59,7 @@ def write_report(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     contents: list[Any] = [dataclasses.asdict(one.evaluation) for one in tested]
-    metrics = json.dumps(contents[0] if isinstance(evaluation, Evaluation) else contents, indent=2, allow_nan=False)
+    metrics = json.dumps(contents[0] if len(contents) == 1 else contents, indent=2, allow_nan=False)
     written = [_write_text(folder / "metrics.json", metrics + "\n")]
     pictures = dict(report.figures)
     for one in tested:

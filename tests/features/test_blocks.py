@@ -117,7 +117,7 @@ def test_a_description_survives_json_and_makes_the_same_block(features):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"name": "lattice"}, "feature block 'lattice' is unknown; known are radial_basis"),
+        ({"name": "wavelets"}, "feature block 'wavelets' is unknown; known are lattice, radial_basis"),
         ({"version": 2}, "feature block 'radial_basis', version 2: this gpuediff computes 'radial_basis', version 1"),
         ({"rings": -1}, "rings = -1: .*1 <= value <= 1000"),
         ({"orders": "13"}, "orders = '13'"),
