@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -128,7 +129,9 @@ def free_lattice(crystal_system: str, lattice: np.ndarray) -> str:
 
 
 def lattice_cells(lattice: np.ndarray) -> tuple[str, str]:
-    """Format six lattice parameters as lengths and angles."""
+    """Format six lattice parameters as lengths and angles; dashes where no lattice was found."""
+    if not all(map(math.isfinite, lattice[:3])):
+        return "–", "–"
     lengths = "  ".join(f"{value:.2f}" for value in lattice[:3])
     angles = "  ".join(f"{value:.1f}".removesuffix(".0") for value in lattice[3:])
     return lengths, angles
