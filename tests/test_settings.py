@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpuediff.errors import InvalidConfig
-from gpuediff.settings import Run, Thicknesses, load_run
+from gpuediff.settings import Boosting, LatticeFeatures, Run, Thicknesses, load_run
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
@@ -138,3 +138,34 @@ def test_no_text_gives_anything_but_a_run_or_a_refusal(tmp_path_factory, text):
     file.write_text(text, encoding="utf-8")
     with contextlib.suppress(InvalidConfig):
         load_run(file)
+
+
+def test_a_feature_block_and_a_forest_are_read_as_what_they_say_they_are(tmp_path):
+    file = tmp_path / "run.toml"
+    file.write_text(
+        '[features]\nblock = "lattice"\n[training]\nprotocols = ["any", "hard"]\ngroup_sizes = [1, 5]\n'
+        'crystal_system = { method = "gradient-boosting", rounds = 50 }\n'
+    )
+    run = load_run(file)
+    assert isinstance(run.features, LatticeFeatures)
+    assert isinstance(run.training.crystal_system, Boosting)
+    assert run.training.protocols == ("any", "hard")
+    assert run.training.group_sizes == (1, 5)
+    assert Run.model_validate_json(run.model_dump_json()) == run
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[features]\nblock = "wavelets"', "expected 'radial-basis' or 'lattice'"),
+        ('[features]\nblock = "lattice"\nrings = 4', "features.rings = 4: unknown key"),
+        ('[training]\nprotocols = ["easy"]', "training.protocols[0] = 'easy'"),
+        ("[training]\ngroup_sizes = [3, 3]", "none of them twice"),
+        (
+            "[training]\ncrystal_system = { method = 'gradient-boosting', roundz = 5 }",
+            "training.crystal_system.roundz = 5: unknown key; did you mean 'rounds'?",
+        ),
+    ],
+)
+def test_a_faulty_block_protocol_or_forest_is_refused(tmp_path, text, message):
+    assert message in refused(tmp_path, text)
