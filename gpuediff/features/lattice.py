@@ -258,25 +258,14 @@ def _extinctions(
     wavelength: float,
 ) -> dict[str, np.ndarray]:
     """How weak the reflections are that glide planes and screw axes of each crystal system forbid."""
-    table: dict[str, np.ndarray] = {}
     rows = np.arange(len(groups))
+    changes = {system: cells.transformation[rows, likeliest_types(cells, system)] for system in CONDITIONS}
+    seen = strengths(peaks, groups.members, groups.group_of_member, members, found, changes, wavelength=wavelength)
+    table: dict[str, np.ndarray] = {}
     for system, conditions in CONDITIONS.items():
-        if not conditions:
-            continue
-        transformation = cells.transformation[rows, likeliest_types(cells, system)]
-        seen = strengths(
-            peaks,
-            groups.members,
-            groups.group_of_member,
-            members,
-            found,
-            transformation,
-            system,
-            wavelength=wavelength,
-        )
         for c, condition in enumerate(conditions):
-            table[f"{system}_{condition.name}"] = seen.ratio[:, c]
-            table[f"{system}_{condition.name}_breaking"] = np.log1p(seen.breaking[:, c])
+            table[f"{system}_{condition.name}"] = seen[system].ratio[:, c]
+            table[f"{system}_{condition.name}_breaking"] = np.log1p(seen[system].breaking[:, c])
     return table
 
 

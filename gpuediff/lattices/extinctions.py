@@ -8,6 +8,7 @@ break it is compared with that of the others on the same plane or line, over all
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -118,12 +119,11 @@ def strengths(
     group: np.ndarray,
     indexed: Indexed,
     found: Pooled,
-    transformation: np.ndarray,
-    system: CrystalSystem,
+    transformations: Mapping[CrystalSystem, np.ndarray],
     *,
     wavelength: float,
-) -> Strengths:
-    """Compare reflections of groups of patterns by the conditions of a crystal system.
+) -> dict[CrystalSystem, Strengths]:
+    """Compare reflections of groups of patterns by the conditions of crystal systems.
 
     A reflection's strength is its intensity, freed of the mean effect of excitation error and |q| (see
     `gpuediff.lattices.refinement`), as a multiple of the mean of its pattern. A reflection near the Ewald sphere
@@ -141,18 +141,22 @@ def strengths(
         Of the k members.
     found : Pooled
         Lattices of m groups.
-    transformation : array, shape (m, 3, 3), integers
-        Rows of the conventional basis in terms of the basis dual to that of `found.metric`; 0 where there is none.
-    system : str
-        Crystal system whose conventional cell that is.
+    transformations : mapping of crystal system to array, shape (m, 3, 3), integers
+        Rows of the system's conventional basis in terms of the basis dual to that of `found.metric`; 0 where there is
+        none.
     wavelength : float
         Å.
 
     Returns
     -------
-    Strengths
+    dict of crystal system to Strengths
     """
-    table = np.array([(c.zone, *c.multiples, c.modulus) for c in CONDITIONS[system]], dtype=np.int64).reshape(-1, 4)
+    systems = tuple(transformations)
+    table = np.array(
+        [(s, c.zone, *c.multiples, c.modulus) for s, system in enumerate(systems) for c in CONDITIONS[system]],
+        dtype=np.int64,
+    ).reshape(-1, 5)
+    changes = np.array([transformations[system] for system in systems], dtype=np.float64)
     sums, counts = np.zeros((len(found), len(table), 2)), np.zeros((len(found), len(table), 2), np.int64)
     chosen = np.maximum(found.hypothesis, 0)
     rows = np.arange(len(indexed))
@@ -169,7 +173,7 @@ def strengths(
         indexed.centre[rows, chosen],
         indexed.position_noise,
         found.metric,
-        np.asarray(transformation, dtype=np.float64),
+        changes,
         table,
         wavelength,
         sums,
@@ -178,17 +182,20 @@ def strengths(
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = sums / counts + FAINT
         ratio = np.log10(mean[..., 1] / mean[..., 0])
-    return Strengths(ratio, counts[..., 1])
+    return {
+        system: Strengths(ratio[:, table[:, 0] == s], counts[:, table[:, 0] == s, 1])
+        for s, system in enumerate(systems)
+    }
 
 
 @njit(cache=True, nogil=True, parallel=True, error_model="numpy")
 def _sum_groups(
-    qx, qy, intensity, offsets, members, starts, hypothesis, change, basis, centre, noise, metric, transformation,
+    qx, qy, intensity, offsets, members, starts, hypothesis, change, basis, centre, noise, metric, changes,
     table, wavelength, sums, counts,
 ):  # fmt: skip
     for g in prange(len(starts) - 1):
         root = np.empty((3, 3))
-        if not (np.isfinite(metric[g, 0]) and transformation[g].any() and factor(metric[g], root)):
+        if not (np.isfinite(metric[g, 0]) and factor(metric[g], root)):
             continue
         for m in range(starts[g], starts[g + 1]):
             if hypothesis[m] < 0:
@@ -197,7 +204,7 @@ def _sum_groups(
             places = np.stack((qx[own] - centre[m, 0], qy[own] - centre[m, 1]), axis=1)
             rows = oriented(root, change[m] @ basis[m])
             _sum_pattern(
-                places, intensity[own], rows, transformation[g], table, wavelength, REACH * noise[m], sums[g], counts[g]
+                places, intensity[own], rows, changes[:, g], table, wavelength, REACH * noise[m], sums[g], counts[g]
             )
 
 
@@ -211,14 +218,19 @@ def oriented(root, rows):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _sum_pattern(places, intensity, rows, transformation, table, wavelength, reach, sums, counts):
+def _sum_pattern(places, intensity, rows, changes, table, wavelength, reach, sums, counts):
     hkl, strength = strengths_of_pattern(places, intensity, rows, wavelength, reach)
+    indices = np.empty((len(changes), 3), np.int64)
     for r in range(len(hkl)):
-        h, k, l = np.rint(transformation @ hkl[r])
+        for s in range(len(changes)):
+            for i in range(3):
+                value = changes[s, i, 0] * hkl[r, 0] + changes[s, i, 1] * hkl[r, 1] + changes[s, i, 2] * hkl[r, 2]
+                indices[s, i] = int(np.rint(value))
         for c in range(len(table)):
-            on, u, v = free_indices(table[c, 0], int(h), int(k), int(l))
+            h, k, l = indices[table[c, 0]]
+            on, u, v = free_indices(table[c, 1], h, k, l)
             if on:
-                breaks = int((table[c, 1] * u + table[c, 2] * v) % table[c, 3] != 0)
+                breaks = int((table[c, 2] * u + table[c, 3] * v) % table[c, 4] != 0)
                 sums[c, breaks] += strength[r]
                 counts[c, breaks] += 1
 

@@ -45,7 +45,9 @@ def seen(forbidden=None):
     cells = conventional(np.linalg.cholesky(full), covariance)
     np.testing.assert_allclose(cells.parameters[0, TYPES.index("oP"), :3], np.diag(CELL), rtol=5e-3)
     change = cells.transformation[:, TYPES.index("oP")]
-    result = strengths(peaks, np.arange(COUNT), group, indexed, found, change, "orthorhombic", wavelength=WAVELENGTH)
+    result = strengths(peaks, np.arange(COUNT), group, indexed, found, {"orthorhombic": change}, wavelength=WAVELENGTH)[
+        "orthorhombic"
+    ]
     names = [condition.name for condition in CONDITIONS["orthorhombic"]]
     return dict(zip(names, result.ratio[0], strict=True)), dict(zip(names, result.breaking[0], strict=True))
 
