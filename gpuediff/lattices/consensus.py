@@ -163,10 +163,11 @@ def _pool(
     if there == 0:
         return 0, 0, 0.0
     order = np.argsort(rank, kind="mergesort")
-    tried = min(references, int(np.isfinite(rank).sum()))
-    merit = np.empty(tried)
+    # A pattern alone has nothing to agree with but itself.
+    tried = min(references, int(np.isfinite(rank).sum())) if n > 1 else 1
+    merit = np.zeros(tried)
     numbers, spread = np.empty(6), np.empty((6, 6))
-    for t in range(tried):
+    for t in range(tried if n > 1 else 0):
         p, k = order[t] // h, order[t] % h
         _metric(bases[p, k], covariances[p, k], np.eye(3), scale_noise, numbers, spread)
         merit[t], _ = _average(bases, covariances, scores, deviations, scale_noise, rival_weight, numbers, spread)
@@ -175,8 +176,8 @@ def _pool(
     for t in np.argsort(-merit, kind="mergesort")[:_FINALISTS]:
         p, k = order[t] // h, order[t] % h
         _metric(bases[p, k], covariances[p, k], np.eye(3), scale_noise, numbers, spread)
-        total, agree = 0.0, 0
-        for _ in range(rounds):
+        total, agree = 1.0, 1
+        for _ in range(rounds if n > 1 else 0):
             total, agree = _average(bases, covariances, scores, deviations, scale_noise, rival_weight, numbers, spread)
             if agree == 0:
                 break
