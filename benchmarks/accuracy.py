@@ -30,6 +30,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("config", type=Path)
     parser.add_argument("--protocols", nargs="+", help="what the detector does to the test patterns; nothing if absent")
+    parser.add_argument("--train", type=int, help="only so many of the training materials")
+    parser.add_argument("--test", type=int, help="only so many of the test materials")
     arguments = parser.parse_args()
     config = arguments.config
     run = load_run(config)
@@ -43,18 +45,21 @@ def main() -> None:
         seconds[stage] = round(time.perf_counter() - started, 2)
         return result
 
-    outcome = timed("structures and simulation", lambda: workflow.simulate(run, folder / "library.h5", track=track))
-    if outcome != "built":
-        seconds["structures and simulation"] = None
+    if not (folder / "library.h5").exists():
+        timed("structures and simulation", lambda: workflow.simulate(run, folder / "library.h5", track=track))
     with Library(folder / "library.h5") as library:
-        hierarchy = timed("features and training", lambda: workflow.train(run, library, track=track))
+        hierarchy = timed(
+            "features and training", lambda: workflow.train(run, library, materials=arguments.train, track=track)
+        )
         save_bundle(hierarchy, folder / "model", library=library.info(), overwrite=True)
         loaded = timed("loading the bundle", lambda: load_bundle(folder / "model"))
         scored = {}
         for protocol in arguments.protocols or [library.run.simulation.orientations.protocol]:
             scored[protocol] = timed(
                 f"evaluation, {protocol}",
-                lambda protocol=protocol: workflow.evaluate(library, loaded, protocol=protocol, track=track),
+                lambda protocol=protocol: workflow.evaluate(
+                    library, loaded, protocol=protocol, materials=arguments.test, track=track
+                ),
             )
         info = library.info()
     evaluations = [evaluation for evaluation, _ in scored.values()]
@@ -64,6 +69,7 @@ def main() -> None:
         Console().print(show.overview(evaluation), show.by_system(evaluation))
     content = {
         "config": config.name,
+        "materials": {"train": arguments.train, "test": arguments.test},
         "run": run.without_folders().model_dump(mode="json"),
         "library": {key: info[key] for key in ("materials", "patterns", "peaks")},
         "seconds": seconds,

@@ -73,8 +73,13 @@ def simulate(
     return build_library(path, run, crystals, skipped, executor=executor, device=device, memory=memory, track=track)
 
 
-def train(run: Run, library: Library, *, track: Track = silent) -> Hierarchy:
+def train(run: Run, library: Library, *, materials: int | None = None, track: Track = silent) -> Hierarchy:
     """Train the hierarchy of forests on the training materials of a library.
+
+    Parameters
+    ----------
+    materials : int, optional
+        Of the training materials only the first so many, for a learning curve; all if absent.
 
     Raises
     ------
@@ -91,6 +96,7 @@ def train(run: Run, library: Library, *, track: Track = silent) -> Hierarchy:
     sides = split_materials(library.materials.material_id, run.split) & _told_apart(library, settings)
     if not sides.any():
         raise InvalidLibrary(f"none of the {len(sides)} materials falls on the training side: simulate more materials")
+    sides = _first(sides, materials)
     data = LabelledFeatures.join(
         [
             labelled_features(
@@ -110,6 +116,7 @@ def train(run: Run, library: Library, *, track: Track = silent) -> Hierarchy:
         split=run.split,
         crystals_checksum=library.crystals_checksum,
         intensity_sum=float(np.median(data.intensity_sum)),
+        materials=materials,
     )
     hierarchy = Hierarchy(block, settings, trained_on)
     return hierarchy.fit(data.features, data.space_group_number, data.lattice, track=track)
@@ -121,6 +128,7 @@ def evaluate(
     *,
     protocol: str | None = None,
     aggregate_size: int = 10,
+    materials: int | None = None,
     track: Track = silent,
 ) -> tuple[Evaluation, dict[str, Answers]]:
     """Score a hierarchy on those materials of a library that it was not trained on.
@@ -131,6 +139,8 @@ def evaluate(
     ----------
     protocol : str, optional
         What the detector does to the test patterns; nothing if absent.
+    materials : int, optional
+        Of the test materials only the first so many; all if absent.
 
     Raises
     ------
@@ -156,13 +166,14 @@ def evaluate(
         library,
         hierarchy.block,
         thickness,
-        ~sides & known,
+        _first(~sides & known, materials),
         protocol=protocol,
         sizes=(1, aggregate_size),
         seed=split.seed,
         track=track,
     )
-    patterns = np.flatnonzero((sides & known)[library.material_of_pattern])
+    seen = _first(sides & known, hierarchy.trained_on.materials)
+    patterns = np.flatnonzero(seen[library.material_of_pattern])
     material = library.material_of_pattern[patterns]
     return evaluate_hierarchy(
         hierarchy,
@@ -173,6 +184,11 @@ def evaluate(
         aggregate_size=aggregate_size,
         seed=split.seed,
     )
+
+
+def _first(chosen: np.ndarray, count: int | None) -> np.ndarray:
+    """Keep the first `count` of the materials that are chosen, (materials,) bool."""
+    return chosen if count is None else chosen & (np.cumsum(chosen) <= count)
 
 
 def _told_apart(library: Library, settings: Training) -> np.ndarray:
