@@ -30,6 +30,9 @@
 #define __shared__
 #define __launch_bounds__(...)
 #define __syncthreads() shim::barrier(__LINE__)
+// Of a warp: only where a block is one warp, or all of the block's threads come by.
+#define __syncwarp() shim::barrier(__LINE__)
+#define __ballot_sync(threads, vote) shim::ballot(threads, vote, __LINE__)
 
 struct alignas(8) float2 {
     float x, y;
@@ -56,6 +59,10 @@ using std::fmin;
 using std::max;
 using std::min;
 using std::sqrt;
+
+inline int __popc(unsigned int bits) { return __builtin_popcount(bits); }
+inline int __ffs(int bits) { return __builtin_ffs(bits); }
+inline int atomicAdd(int* address, int value) { return std::exchange(*address, *address + value); }
 
 template <typename T>
 void sincospi(T x, T* sine, T* cosine) {
@@ -84,16 +91,31 @@ struct Fiber {
     std::unique_ptr<char[]> stack{new char[stack_size]};
     int waits_at = 0;  // line of the __syncthreads() that it stands at
     bool done = false;
+    unsigned int ballots = 0;  // that it took part in
 };
 
 inline ucontext_t scheduler;
 inline Fiber* running = nullptr;
 inline void (*body)(void*) = nullptr;
 inline void* body_arguments = nullptr;
+inline std::string complaint;  // of a thread, which cannot end its block itself
 
 inline void barrier(int line) {
     running->waits_at = line;
     swapcontext(&running->context, &scheduler);
+}
+
+// Two boxes in turn: a thread that votes again does not disturb one that has not counted yet.
+inline unsigned int ballot(unsigned int threads, bool vote, int line) {
+    static bool boxes[2][32];
+    if (blockDim.x > 32 || threads != (blockDim.x == 32 ? 0xffffffffu : (1u << blockDim.x) - 1))
+        complaint = "a ballot of other threads than those of a block that is one warp, line " + std::to_string(line);
+    bool* const box = boxes[running->ballots++ % 2];
+    box[threadIdx.x % 32] = vote;
+    barrier(line);
+    unsigned int votes = 0;
+    for (unsigned int t = 0; t < min(blockDim.x, 32u); ++t) votes |= (unsigned int)box[t] << t;
+    return votes;
 }
 
 inline void enter() {
@@ -110,6 +132,7 @@ __attribute__((noinline)) inline void prepare(Fiber& fiber) {
     makecontext(&fiber.context, enter, 0);
     fiber.waits_at = 0;
     fiber.done = false;
+    fiber.ballots = 0;
 }
 
 // Run one block to its end; what it did wrong, or an empty string.
@@ -124,6 +147,7 @@ inline std::string run_block(std::vector<Fiber>& fibers, std::mt19937& order_of_
             threadIdx.x = t;
             swapcontext(&scheduler, &running->context);
         }
+        if (!complaint.empty()) return std::exchange(complaint, "");
         const Fiber& first = fibers.front();
         for (const Fiber& fiber : fibers) {
             if (fiber.done != first.done) return "some threads returned while others wait at __syncthreads()";

@@ -14,6 +14,7 @@ from gpuediff.arrays import Device, resolve_device
 from gpuediff.diffraction import gpu_beams, gpu_potential, gpu_propagation, gpu_simulation, propagation
 from gpuediff.errors import DeviceUnavailable
 from gpuediff.features import radial_basis
+from gpuediff.lattices import gpu_indexing, indexing
 from tests.host_shim import shim
 
 
@@ -148,6 +149,23 @@ def _simulation_on_gpu(*arguments):
     return gpu_simulation.simulate_crystals(*arguments, resolve_device("gpu"))
 
 
+def lattice_index_on_host_shim(lanes=4, **options):
+    """Return `index_patterns_on_gpu` on the kernel compiled for the host; options as for `host_shim_as_gpu`.
+
+    Few lanes, because what takes the time on the host is to change over from one to the next.
+    """
+
+    def run(peaks, settings=None, *, wavelength):
+        with host_shim_as_gpu(**options), mock.patch.object(gpu_indexing, "THREADS", lanes):
+            return gpu_indexing.index_patterns_on_gpu(peaks, settings, wavelength=wavelength)
+
+    return run
+
+
+def _lattice_index_on_gpu(peaks, settings=None, *, wavelength):
+    return gpu_indexing.index_patterns_on_gpu(peaks.to(resolve_device("gpu")), settings, wavelength=wavelength)
+
+
 def available(family):
     """Return parameters for `pytest.mark.parametrize`; what cannot run here is skipped with the reason."""
     no_compiler = pytest.mark.skipif(shim.COMPILER is None, reason="g++ is not installed")
@@ -174,6 +192,12 @@ def available(family):
         return [
             pytest.param(_simulation_on_host_shim, id="host shim", marks=no_compiler),
             pytest.param(_simulation_on_gpu, id="cuda", marks=on_gpu),
+        ]
+    if family == "lattice_index":
+        return [
+            pytest.param(indexing.index_patterns, id="numba"),
+            pytest.param(lattice_index_on_host_shim(), id="host shim", marks=no_compiler),
+            pytest.param(_lattice_index_on_gpu, id="cuda", marks=on_gpu),
         ]
     assert family == "bloch_chebyshev"
     return [

@@ -15,6 +15,7 @@ INSTANCES = {
         for stage in ("fill", "bounds_gathered", "bounds_dense", "expand_gathered", "expand_dense")
         for dtype in ("float", "double")
     ],
+    "lattice_index": [f"lattice_index<{dtype}>" for dtype in ("float", "double")],
     "radial_basis": [
         f"radial_basis_{layout}<{dtype}>" for layout in ("coefficients", "polar") for dtype in ("float", "double")
     ],
@@ -39,5 +40,6 @@ def test_the_kernels_compile_without_warnings_or_spills(name, architecture, tmp_
         [*command, str(source), "-o", str(tmp_path / "out.cubin")], capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stderr
-    assert result.stderr.count("bytes spill stores") == len(INSTANCES[name])
-    assert result.stderr.count(" 0 bytes spill stores, 0 bytes spill loads") == len(INSTANCES[name])
+    functions = result.stderr.count("bytes spill stores")  # the instances, and what they call without inlining it
+    assert functions >= len(INSTANCES[name])
+    assert result.stderr.count(" 0 bytes spill stores, 0 bytes spill loads") == functions
