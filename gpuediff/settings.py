@@ -77,6 +77,27 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
+def _one_of(key: str, *kinds: type[Settings]) -> BeforeValidator:
+    """Read a table as the kind that its `key` names: as the first kind where it names none.
+
+    Not one of pydantic's discriminated unions: these need the key to be stated, and name its value within the place of
+    a fault, where it is no key of the file.
+    """
+    by_name = {str(kind.model_fields[key].default): kind for kind in kinds}
+
+    def read(value: Any) -> Any:
+        if isinstance(value, kinds):
+            return value
+        if not isinstance(value, dict):
+            raise ValueError(f"expected a table, whose {key} is one of {', '.join(by_name)}")
+        name = value.get(key, next(iter(by_name)))
+        if not isinstance(name, str) or name not in by_name:
+            raise ValueError(f"{key} = {name!r}: expected {' or '.join(map(repr, by_name))}")
+        return by_name[name].model_validate(value)
+
+    return BeforeValidator(read)
+
+
 class Structures(Settings):
     """Where crystal structures come from and which of them are taken."""
 
@@ -146,20 +167,6 @@ class LatticeFeatures(Settings):
     block: Literal["lattice"] = "lattice"
 
 
-def _by_block(value: Any) -> Any:
-    """Read a table as what its `block` says: the paper's features where it says nothing."""
-    if isinstance(value, (Features, LatticeFeatures)):
-        return value
-    if not isinstance(value, dict):
-        raise ValueError("expected a table with the settings of a feature block")
-    block = value.get("block", "radial-basis")
-    if block == "radial-basis":
-        return Features.model_validate(value)
-    if block == "lattice":
-        return LatticeFeatures.model_validate(value)
-    raise ValueError(f"block = {block!r}: expected 'radial-basis' or 'lattice'")
-
-
 class Split(Settings):
     """Division by material, once for all models: a test material is a test material everywhere."""
 
@@ -189,25 +196,7 @@ class Boosting(Settings):
     l2: Annotated[float, within(0, 1e6)] = 1.0  # penalty on the scores of the leaves
 
 
-def _by_method(value: Any) -> Any:
-    """Read a table as what its `method` says: a random forest where it says nothing.
-
-    Not one of pydantic's discriminated unions: these need the method to be stated, and name it within the place of a
-    fault, where it is no key of the file.
-    """
-    if isinstance(value, (Forest, Boosting)):
-        return value
-    if not isinstance(value, dict):
-        raise ValueError("expected a table with the settings of a forest")
-    method = value.get("method", "random-forest")
-    if method == "random-forest":
-        return Forest.model_validate(value)
-    if method == "gradient-boosting":
-        return Boosting.model_validate(value)
-    raise ValueError(f"method = {method!r}: expected 'random-forest' or 'gradient-boosting'")
-
-
-Classifier = Annotated[Forest | Boosting, BeforeValidator(_by_method)]
+Classifier = Annotated[Forest | Boosting, _one_of("method", Forest, Boosting)]
 
 
 class Training(Settings):
@@ -231,7 +220,7 @@ class Run(Settings):
 
     structures: Structures = Structures()
     simulation: Simulation = Simulation()
-    features: Annotated[Features | LatticeFeatures, BeforeValidator(_by_block)] = Features()
+    features: Annotated[Features | LatticeFeatures, _one_of("block", Features, LatticeFeatures)] = Features()
     split: Split = Split()
     training: Training = Training()
 

@@ -221,8 +221,8 @@ def evaluate(
     )
     metrics = {one.protocol: dataclasses.asdict(one) for one in evaluations}
     record_metrics(model, metrics)
-    for evaluation in evaluations:
-        screen.result(show.overview(evaluation), show.by_system(evaluation), data=metrics)
+    tables = [table for one in evaluations for table in (show.overview(one), show.by_system(one))]
+    screen.result(*tables, data=metrics)
     screen.written(*written)
 
 

@@ -27,7 +27,7 @@ from gpuediff.lattices.extinctions import CONDITIONS, strengths
 from gpuediff.lattices.holohedries import SYSTEMS, TYPES
 from gpuediff.lattices.indexing import Indexed, Status, index_patterns
 from gpuediff.lattices.reciprocal import inverse_metrics
-from gpuediff.lattices.reduction import metric_changes, metrics, reduced
+from gpuediff.lattices.reduction import bases_of, metric_changes, metrics, reduced
 from gpuediff.lattices.twofold import twofold_axes
 from gpuediff.peaks import DIRECT_BEAM_RADIUS, PeakBatch
 from gpuediff.settings import CRYSTAL_SYSTEMS
@@ -273,15 +273,6 @@ def likeliest_types(cells: ConventionalCells, system: str) -> np.ndarray:
     """Return the place in `TYPES` of the likeliest Bravais type that crystals of a system have, (n,) int64."""
     types = np.array(TYPES_OF[system], dtype=np.int64)
     return types[np.argmax(np.nan_to_num(cells.log_likelihood[:, types], nan=-np.inf), axis=1)]
-
-
-def bases_of(metric: np.ndarray) -> np.ndarray:
-    """Return rows of bases, lower triangular, with these metrics, (n, 3, 3); NaN where there are none."""
-    full = metric[:, [[0, 5, 4], [5, 1, 3], [4, 3, 2]]]
-    rows = np.full_like(full, np.nan)
-    good = np.isfinite(full).all(axis=(1, 2))
-    rows[good] = np.linalg.cholesky(full[good])
-    return rows
 
 
 def _mean(values: np.ndarray, groups: Groups) -> np.ndarray:

@@ -20,8 +20,8 @@ from numba import njit, prange
 from gpuediff.lattices.holohedries import DEGREES_OF_FREEDOM, FREE, TYPES, holohedries
 from gpuediff.lattices.reduction import (
     PAIRS,
+    bases_of,
     checked,
-    factor,
     metric_changes,
     metric_covariances,
     metrics,
@@ -183,9 +183,7 @@ def conventional(basis: np.ndarray, covariance: np.ndarray) -> ConventionalCells
 def _judged(metric: np.ndarray, covariance: np.ndarray, spread: float) -> tuple[np.ndarray, np.ndarray]:
     """Return the chi-squared and the log-likelihood of each type, for metrics of any primitive cells."""
     given = checked("metric", metric, (6,))
-    rows = np.empty((len(given), 3, 3))
-    _factor_all(given, rows)
-    cells = reduced(rows)
+    cells = reduced(bases_of(given))
     change = metric_changes(cells.transformation)
     covariance = change @ checked("covariance", covariance, (6, 6), len(given)) @ change.transpose(0, 2, 1)
     return _judge_reduced(cells.basis, covariance, spread)[:2]
@@ -210,13 +208,6 @@ def _judge_reduced(
         setting,
     )
     return chi, logs, setting
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _factor_all(metric, rows):
-    for n in range(len(metric)):
-        if not factor(metric[n], rows[n]):
-            rows[n, :] = np.nan
 
 
 @njit(cache=True, nogil=True, parallel=True, error_model="numpy")

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from gpuediff import arrays
 from gpuediff.lattices import hypotheses
-from gpuediff.lattices.indexing import Indexed, Indexing
+from gpuediff.lattices.indexing import Found, Indexed, Indexing
 from gpuediff.peaks import PeakBatch
 
 THREADS = 32  # of a block, which is one warp and has one pattern; fewer give the same results
@@ -69,10 +69,10 @@ def index_patterns_on_gpu(peaks: PeakBatch, settings: Indexing | None = None, *,
     n, h = len(peaks), settings.hypotheses
     counts = arrays.to_host(peaks.counts)
     kernel = arrays.kernel("lattice_index", "float64", "lattice_index")
-    found = _Found.empty(np, n, h)
+    found = Found.empty(np, n, h)
 
     def compute(batch: slice) -> None:
-        own = _Found.empty(xp, batch.stop - batch.start, h)
+        own = Found.empty(xp, batch.stop - batch.start, h)
         launch(kernel, peaks[batch], settings, wavelength, out=own)
         for whole, part in zip(found, own, strict=True):
             whole[batch] = arrays.to_host(part)
@@ -84,44 +84,13 @@ def index_patterns_on_gpu(peaks: PeakBatch, settings: Indexing | None = None, *,
     return found.indexed()
 
 
-class _Found(NamedTuple):
-    """What the kernel fills, in the order of its parameters."""
-
-    status: Any
-    noise: Any
-    basis: Any
-    covariance: Any
-    centre: Any
-    values: Any
-    plane: Any
-
-    @classmethod
-    def empty(cls, xp: Any, n: int, h: int) -> _Found:
-        shapes = ((n,), (n, h, 3, 3), (n, h, 3, 3, 3), (n, h, 2), (n, h, hypotheses.VALUES), (n, 2, 2))
-        return cls(xp.empty((n,), dtype=np.int64), *(xp.empty(shape, dtype=np.float64) for shape in shapes))
-
-    def indexed(self) -> Indexed:
-        return Indexed(
-            status=self.status,
-            basis=self.basis,
-            covariance=self.covariance,
-            score=self.values[..., hypotheses.EVIDENCE].copy(),
-            peaks_on=self.values[..., hypotheses.PEAKS_ON].copy(),
-            intensity_on=self.values[..., hypotheses.INTENSITY_ON].copy(),
-            layers=np.nan_to_num(self.values[..., hypotheses.LAYERS]).astype(np.int64),
-            position_noise=self.noise,
-            centre=self.centre,
-            plane=self.plane,
-        )
-
-
 def launch(
     kernel: Callable[..., None],
     peaks: PeakBatch,
     settings: Indexing,
     wavelength: float,
     *,
-    out: _Found,
+    out: Found,
 ) -> None:
     """Run the kernel over a batch; the only place that knows its parameters.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 from enum import IntEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from numba import njit, prange
@@ -98,6 +98,39 @@ class Indexed:
         return np.sqrt(np.diagonal(self.covariance, axis1=-2, axis2=-1)).swapaxes(-1, -2)
 
 
+class Found(NamedTuple):
+    """What is filled for n patterns of h hypotheses, in the order in which `_index_all` and the kernel take it."""
+
+    status: Any
+    noise: Any
+    basis: Any
+    covariance: Any
+    centre: Any
+    values: Any
+    plane: Any
+
+    @classmethod
+    def empty(cls, xp: Any, n: int, h: int) -> Found:
+        """Make room in the arrays of a namespace."""
+        shapes = ((n,), (n, h, 3, 3), (n, h, 3, 3, 3), (n, h, 2), (n, h, hypotheses.VALUES), (n, 2, 2))
+        return cls(xp.empty((n,), dtype=np.int64), *(xp.empty(shape, dtype=np.float64) for shape in shapes))
+
+    def indexed(self) -> Indexed:
+        """Give the columns their names; arrays of the host."""
+        return Indexed(
+            status=self.status,
+            basis=self.basis,
+            covariance=self.covariance,
+            score=self.values[..., hypotheses.EVIDENCE].copy(),
+            peaks_on=self.values[..., hypotheses.PEAKS_ON].copy(),
+            intensity_on=self.values[..., hypotheses.INTENSITY_ON].copy(),
+            layers=np.nan_to_num(self.values[..., hypotheses.LAYERS]).astype(np.int64),
+            position_noise=self.noise,
+            centre=self.centre,
+            plane=self.plane,
+        )
+
+
 def index_patterns(peaks: PeakBatch, settings: Indexing | None = None, *, wavelength: float) -> Indexed:
     """Find the reciprocal lattices that explain each pattern.
 
@@ -129,11 +162,7 @@ def index_patterns(peaks: PeakBatch, settings: Indexing | None = None, *, wavele
     if arrays.namespace(peaks.qx) is not np:
         peaks = peaks.to(arrays.CPU)
     peaks.validate()
-    n, h = len(peaks), settings.hypotheses
-    status = np.empty(n, dtype=np.int64)
-    noise = np.empty(n)
-    basis, covariance = np.empty((n, h, 3, 3)), np.empty((n, h, 3, 3, 3))
-    centre, values, plane = np.empty((n, h, 2)), np.empty((n, h, hypotheses.VALUES)), np.empty((n, 2, 2))
+    found = Found.empty(np, len(peaks), settings.hypotheses)
     limits = Limits(
         peaks_min=settings.peaks_min,
         clusters=settings.clusters,
@@ -151,26 +180,9 @@ def index_patterns(peaks: PeakBatch, settings: Indexing | None = None, *, wavele
         float(wavelength),
         limits,
         settings.peaks_max,
-        status,
-        noise,
-        basis,
-        covariance,
-        centre,
-        values,
-        plane,
+        *found,
     )
-    return Indexed(
-        status=status,
-        basis=basis,
-        covariance=covariance,
-        score=values[..., hypotheses.EVIDENCE].copy(),
-        peaks_on=values[..., hypotheses.PEAKS_ON].copy(),
-        intensity_on=values[..., hypotheses.INTENSITY_ON].copy(),
-        layers=np.nan_to_num(values[..., hypotheses.LAYERS]).astype(np.int64),
-        position_noise=noise,
-        centre=centre,
-        plane=plane,
-    )
+    return found.indexed()
 
 
 @njit(parallel=True, cache=True, nogil=True, error_model="numpy")

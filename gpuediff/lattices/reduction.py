@@ -97,6 +97,17 @@ def metrics(basis: np.ndarray) -> np.ndarray:
     return np.einsum("nki,nki->nk", rows[:, PAIRS[:, 0]], rows[:, PAIRS[:, 1]])
 
 
+def bases_of(metric: np.ndarray) -> np.ndarray:
+    """Return rows of bases, lower triangular, that have these metrics, (n, 6): array of shape (n, 3, 3), float64.
+
+    NaN where a metric is not positive definite.
+    """
+    given = checked("metric", metric, (6,))
+    rows = np.empty((len(given), 3, 3))
+    _factor_all(given, rows)
+    return rows
+
+
 def metric_covariances(basis: np.ndarray, covariance: np.ndarray) -> np.ndarray:
     """Carry covariances of bases over to their metrics, to first order.
 
@@ -331,6 +342,13 @@ def factor(metric, lower):
     lower[2, 1] = (metric[3] - lower[2, 0] * lower[1, 0]) / lower[1, 1]
     lower[2, 2] = math.sqrt(metric[2] - lower[2, 0] ** 2 - lower[2, 1] ** 2)
     return lower[2, 2] > 0 and np.isfinite(lower[2, 2])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _factor_all(metric, rows):
+    for n in range(len(metric)):
+        if not factor(metric[n], rows[n]):
+            rows[n, :] = np.nan
 
 
 @njit(cache=True, nogil=True, parallel=True, error_model="numpy")

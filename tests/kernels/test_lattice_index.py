@@ -192,7 +192,7 @@ def test_every_number_of_the_result_is_written_whatever_was_there_before():
     peaks = PeakBatch.concatenate([cuts.patterns(1, seed=9)[0], one_zone])
     wanted = index_patterns(peaks, wavelength=WAVELENGTH)
     assert wanted.status.tolist() == [Status.INDEXED, Status.ONE_ZONE, Status.TOO_FEW_PEAKS]
-    empty = gpu_indexing._Found.empty
+    empty = gpu_indexing.Found.empty
 
     def full(xp, n, h):
         found = empty(xp, n, h)
@@ -200,7 +200,7 @@ def test_every_number_of_the_result_is_written_whatever_was_there_before():
             array[...] = 7
         return found
 
-    with mock.patch.object(gpu_indexing._Found, "empty", full):
+    with mock.patch.object(gpu_indexing.Found, "empty", full):
         assert_identical(lattice_index_on_host_shim()(peaks, wavelength=WAVELENGTH), wanted)
 
 
