@@ -18,6 +18,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Val
 from gpuediff.errors import InvalidConfig
 
 CrystalSystem = Literal["triclinic", "monoclinic", "orthorhombic", "tetragonal", "trigonal", "hexagonal", "cubic"]
+Side = Literal["train", "validation", "test"]  # of the division of materials, see `Split`
 # From where crystals are seen, and what the detector does: `gpuediff.diffraction.protocols` says what they stand for.
 Protocol = Literal["grid", "any", "measured", "hard"]
 MEMORY = 4 * 2**30  # bytes that a simulation may take where nobody says otherwise
@@ -68,6 +69,8 @@ def _no_repeats(values: tuple[Any, ...]) -> tuple[Any, ...]:
 Seed = Annotated[int, within(0, 2**32 - 1)]
 GroupSize = Annotated[int, within(1, 10_000)]
 Thickness = Annotated[float, within(0, 20_000, "Å", open_low=True)]
+# balanced: every class counts alike in training, however many training patterns are of it; else every pattern does.
+ClassWeight = Literal["balanced"] | None
 Thicknesses = Annotated[tuple[Thickness, ...], BeforeValidator(_expand_range), AfterValidator(_rising)]
 
 
@@ -170,8 +173,20 @@ class LatticeFeatures(Settings):
 class Split(Settings):
     """Division by material, once for all models: a test material is a test material everywhere."""
 
-    train_fraction: Annotated[float, within(0.05, 0.95)] = 0.75
+    train_fraction: Annotated[float, within(0.05, 0.95)] = 0.75  # of the materials; all others are for testing
+    # Of all materials, taken from those for training: no forest learns from them, they say how far to trust its
+    # probabilities. None of them: no calibration.
+    validation_fraction: Annotated[float, within(0, 0.5)] = 0.1
     seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _something_is_left_to_train_on(self) -> Split:
+        if self.validation_fraction >= self.train_fraction:
+            raise ValueError(
+                f"validation_fraction = {self.validation_fraction:g} is taken from train_fraction = "
+                f"{self.train_fraction:g} and must be smaller"
+            )
+        return self
 
 
 class Forest(Settings):
@@ -181,6 +196,7 @@ class Forest(Settings):
     trees: Annotated[int, within(1, 10_000)]
     depth: Annotated[int, within(1, 1000)]
     max_features: Literal["sqrt", "all"] = "sqrt"  # features tried at a split
+    class_weight: ClassWeight = None
 
 
 class Boosting(Settings):
@@ -194,6 +210,7 @@ class Boosting(Settings):
     feature_fraction: Annotated[float, within(0, 1, open_low=True)] = 0.3  # of the features, drawn for each tree
     bagging_fraction: Annotated[float, within(0, 1, open_low=True)] = 0.8  # of the patterns, drawn for each round
     l2: Annotated[float, within(0, 1e6)] = 1.0  # penalty on the scores of the leaves
+    class_weight: ClassWeight = None
 
 
 Classifier = Annotated[Forest | Boosting, _one_of("method", Forest, Boosting)]
@@ -213,6 +230,12 @@ class Training(Settings):
     space_group: Classifier = Forest(trees=128, depth=30)
     lattice: Forest = Forest(trees=80, depth=100)
     seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _lattices_have_no_classes(self) -> Training:
+        if self.lattice.class_weight is not None:
+            raise ValueError(f"lattice.class_weight = {self.lattice.class_weight!r}: a lattice model has no classes")
+        return self
 
 
 class Run(Settings):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 PEAKS_MIN = 5  # as for scans in Gleason et al. 2024
 COLUMNS = ("pattern", "qx", "qy", "intensity")
+_NOT_FLOATS = ("pattern", "status", "crystal_system", "space_group_number")  # of predictions
 
 
 def read_peak_table(path: str | Path) -> tuple[list[str], PeakBatch]:
@@ -100,20 +101,36 @@ def doubts(peaks: PeakBatch) -> list[str]:
     return found
 
 
-def prediction_records(names: Sequence[str], prediction: Prediction) -> list[dict[str, Any]]:
-    """Return one flat record a pattern: name, answers, confidences, lattice (Å, degrees)."""
+def prediction_records(
+    names: Sequence[str], prediction: Prediction, decided: np.ndarray | None = None
+) -> list[dict[str, Any]]:
+    """Return one flat record a pattern: name, answers, confidences, lattice (Å, degrees); None for what is not known.
+
+    Parameters
+    ----------
+    decided : array, shape (n,), bool, optional
+        Which answers are given: the others have the status "undecided", and neither system, space group nor lattice.
+        Without it there is no status.
+    """
     records = []
     for row, name in enumerate(names):
-        record = {
-            "pattern": name,
-            "crystal_system": str(prediction.crystal_system[row]),
+        record: dict[str, Any] = {"pattern": name}
+        given = decided is None or bool(decided[row])
+        if decided is not None:
+            record["status"] = "answered" if given else "undecided"
+        record |= {
+            "crystal_system": str(prediction.crystal_system[row]) if given else None,
+            "probability": _number(prediction.system_probability[row]),
             "confidence": float(prediction.confidence[row]),
             "difference_confidence": float(prediction.difference_confidence[row]),
-            "space_group_number": int(prediction.space_group_number[row]),
-            "space_group_confidence": float(prediction.space_group_confidence[row]),
-            "space_group_difference_confidence": float(prediction.space_group_difference_confidence[row]),
+            "space_group_number": int(prediction.space_group_number[row]) if given else None,
+            "space_group_confidence": float(prediction.space_group_confidence[row]) if given else None,
+            "space_group_difference_confidence": (
+                float(prediction.space_group_difference_confidence[row]) if given else None
+            ),
         }
-        record |= dict(zip(LATTICE_PARAMETERS, map(float, prediction.lattice[row]), strict=True))
+        lattice = [_number(value) if given else None for value in prediction.lattice[row]]
+        record |= dict(zip(LATTICE_PARAMETERS, lattice, strict=True))
         record |= {
             f"votes_{system}": float(votes)
             for system, votes in zip(prediction.systems, prediction.system_votes[row], strict=True)
@@ -122,11 +139,18 @@ def prediction_records(names: Sequence[str], prediction: Prediction) -> list[dic
     return records
 
 
-def write_predictions(path: str | Path, names: Sequence[str], prediction: Prediction) -> None:
-    """Write predictions to a table; see `write_table`."""
+def write_predictions(
+    path: str | Path, names: Sequence[str], prediction: Prediction, decided: np.ndarray | None = None
+) -> None:
+    """Write `prediction_records` to a table, where what is not known is an empty cell; see `write_table`."""
     import pandas as pd
 
-    write_table(pd.DataFrame.from_records(prediction_records(names, prediction)), path)
+    check_table_path(path)
+    table = pd.DataFrame.from_records(prediction_records(names, prediction, decided))
+    # Of one kind, whether or not a table has an empty cell, or nothing else.
+    kinds = {"space_group_number": "Int32"} if decided is not None else {}
+    kinds |= {name: "float64" for name in table if name not in (*_NOT_FLOATS, *kinds)}
+    write_table(table.astype(kinds), path)
 
 
 def write_table(table: pd.DataFrame, path: str | Path) -> None:
@@ -172,3 +196,7 @@ def _require_pyarrow(path: Path) -> None:
         import pyarrow.parquet  # noqa: F401
     except ImportError as error:
         raise GpuediffError(f"{path}: Parquet needs PyArrow; with NumPy 1.26: pip install 'pyarrow<25'") from error
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if np.isfinite(value) else None

@@ -5,8 +5,9 @@ The command line does no more than call these; a notebook can do the same.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from gpuediff.features.groups import Groups
 from gpuediff.features.labelled import LabelledFeatures, labelled_features
 from gpuediff.features.preparation import scale_intensity
 from gpuediff.hierarchy.trained_on import TrainedOn, intensity_sum_for
-from gpuediff.library.split import split_materials
+from gpuediff.library.split import hash_fractions, split_materials
 from gpuediff.progress import Track, silent
 from gpuediff.settings import MEMORY, Run, Training
 
@@ -74,12 +75,13 @@ def simulate(
 
 
 def train(run: Run, library: Library, *, materials: int | None = None, track: Track = silent) -> Hierarchy:
-    """Train the hierarchy of forests on the training materials of a library.
+    """Train the hierarchy of forests on the training materials of a library, and calibrate it on the validation ones.
 
     Parameters
     ----------
     materials : int, optional
-        Of the training materials only the first so many, for a learning curve; all if absent.
+        Of the training materials only so many, for a learning curve, and of the validation materials the same part,
+        drawn at random; all if absent.
 
     Raises
     ------
@@ -93,17 +95,23 @@ def train(run: Run, library: Library, *, materials: int | None = None, track: Tr
     if other:
         raise InvalidLibrary(f"{library.path}: made by another configuration ({'; '.join(other)}): simulate it anew")
     block, settings = block_of_run(run), run.training
-    sides = split_materials(library.materials.material_id, run.split) & _told_apart(library, settings)
-    if not sides.any():
-        raise InvalidLibrary(f"none of the {len(sides)} materials falls on the training side: simulate more materials")
-    sides = _first(sides, materials)
-    data = LabelledFeatures.join(
-        [
+    side, known = split_materials(library.materials.material_id, run.split), _told_apart(library, settings)
+    training, validation = (side == "train") & known, (side == "validation") & known
+    if not training.any():
+        raise InvalidLibrary(f"none of the {len(side)} materials falls on the training side: simulate more materials")
+    if materials is not None:
+        part = min(1.0, materials / np.count_nonzero(training))
+        fraction = hash_fractions(library.materials.material_id, run.split)
+        training = _some(training, materials, fraction)
+        validation = _some(validation, math.ceil(part * validation.sum()), fraction)
+
+    def by_protocol(chosen: np.ndarray) -> list[LabelledFeatures]:
+        return [
             labelled_features(
                 library,
                 block,
                 settings.thickness,
-                sides,
+                chosen,
                 protocol=protocol,
                 sizes=settings.group_sizes,
                 seed=settings.seed,
@@ -111,7 +119,8 @@ def train(run: Run, library: Library, *, materials: int | None = None, track: Tr
             )
             for protocol in settings.protocols or (library.run.simulation.orientations.protocol,)
         ]
-    )
+
+    data = LabelledFeatures.join(by_protocol(training))
     trained_on = TrainedOn(
         split=run.split,
         crystals_checksum=library.crystals_checksum,
@@ -119,7 +128,18 @@ def train(run: Run, library: Library, *, materials: int | None = None, track: Tr
         materials=materials,
     )
     hierarchy = Hierarchy(block, settings, trained_on)
-    return hierarchy.fit(data.features, data.space_group_number, data.lattice, track=track)
+    hierarchy.fit(data.features, data.space_group_number, data.lattice, track=track)
+    if validation.any():
+        parts = by_protocol(validation)
+        data, protocol = LabelledFeatures.join(parts), np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+        hierarchy.calibrate(
+            data.features,
+            data.space_group_number,
+            material=data.material,
+            patterns=data.patterns,
+            protocol=protocol,
+        )
+    return hierarchy
 
 
 def evaluate(
@@ -127,6 +147,7 @@ def evaluate(
     hierarchy: Hierarchy,
     *,
     protocol: str | None = None,
+    side: Literal["test", "validation"] = "test",
     aggregate_size: int = 10,
     materials: int | None = None,
     track: Track = silent,
@@ -138,15 +159,17 @@ def evaluate(
     Parameters
     ----------
     protocol : str, optional
-        What the detector does to the test patterns; nothing if absent.
+        What the detector does to the patterns; nothing if absent.
+    side : "test" or "validation"
+        Which materials: a model is chosen on the validation materials, and scored once on the test materials.
     materials : int, optional
-        Of the test materials only the first so many; all if absent.
+        Of these materials only so many, drawn at random; all if absent.
 
     Raises
     ------
     InvalidLibrary
         If it holds other structures than the hierarchy was trained on, in whatever orientations, or other orientations
-        than the protocol needs; no material falls on the test side; or the thickness is not there.
+        than the protocol needs; no material falls on that side; or the thickness is not there.
     InvalidBundle
         If the hierarchy does not know what it was trained on.
     """
@@ -160,19 +183,24 @@ def evaluate(
     split, thickness = hierarchy.trained_on.split, hierarchy.settings.thickness
     protocol = protocol or library.run.simulation.orientations.protocol
     sides, known = split_materials(library.materials.material_id, split), _told_apart(library, hierarchy.settings)
-    if not (~sides & known).any():
-        raise InvalidLibrary(f"none of the {len(sides)} materials falls on the test side: simulate more materials")
+    if not ((sides == side) & known).any():
+        more = "" if side == "test" or split.validation_fraction else " with split.validation_fraction > 0"
+        raise InvalidLibrary(
+            f"none of the {len(sides)} materials falls on the {side} side: "
+            + (f"train the model again{more}" if more else "simulate more materials")
+        )
+    fraction = hash_fractions(library.materials.material_id, split)
     test = labelled_features(
         library,
         hierarchy.block,
         thickness,
-        _first(~sides & known, materials),
+        _some((sides == side) & known, materials, fraction),
         protocol=protocol,
         sizes=(1, aggregate_size),
         seed=split.seed,
         track=track,
     )
-    seen = _first(sides & known, hierarchy.trained_on.materials)
+    seen = _some((sides == "train") & known, hierarchy.trained_on.materials, fraction)
     patterns = np.flatnonzero(seen[library.material_of_pattern])
     material = library.material_of_pattern[patterns]
     return evaluate_hierarchy(
@@ -181,14 +209,20 @@ def evaluate(
         test,
         protocol=protocol,
         thickness=thickness,
+        side=side,
         aggregate_size=aggregate_size,
         seed=split.seed,
     )
 
 
-def _first(chosen: np.ndarray, count: int | None) -> np.ndarray:
-    """Keep the first `count` of the materials that are chosen, (materials,) bool."""
-    return chosen if count is None else chosen & (np.cumsum(chosen) <= count)
+def _some(chosen: np.ndarray, count: int | None, fraction: np.ndarray) -> np.ndarray:
+    """Keep `count` of the materials that are chosen, (materials,) bool: those of the smallest hash fractions."""
+    if count is None:
+        return chosen
+    kept = np.zeros(len(chosen), dtype=bool)
+    places = np.flatnonzero(chosen)
+    kept[places[np.argsort(fraction[places], kind="stable")][:count]] = True
+    return kept
 
 
 def _told_apart(library: Library, settings: Training) -> np.ndarray:
@@ -221,7 +255,8 @@ def predict(
     """
     scaled = scale_intensity(peaks.validate(), intensity_sum_for(hierarchy, intensity_sum))
     if groups is not None and hierarchy.block.pools:
-        return hierarchy.predict(hierarchy.block.compute(scaled, Groups.of_labels(groups)))
+        described = Groups.of_labels(groups)
+        return hierarchy.predict(hierarchy.block.compute(scaled, described), patterns=described.sizes)
     features = hierarchy.block.compute(scaled)
     return hierarchy.predict(features) if groups is None else hierarchy.aggregate(features, groups)
 

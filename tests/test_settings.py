@@ -41,7 +41,7 @@ def test_the_paper_config_states_the_numbers_of_the_paper():
         (128, 30, "sqrt"),
         (80, 100, "sqrt"),
     ]
-    assert run.split.train_fraction == 0.75
+    assert (run.split.train_fraction, run.split.validation_fraction) == (0.75, 0)
     assert "triclinic" not in run.structures.crystal_systems
     assert len(run.structures.crystal_systems) == 6
 
@@ -88,6 +88,19 @@ def test_settings_cannot_be_changed():
         ("[structures]\ncrystal_systems = ['cubic', 'cubic']", "twice"),
         ("[structures]\ncrystal_systems = ['quartz']", "structures.crystal_systems[0] = 'quartz': expected"),
         ("[split]\nseed = -1", "split.seed = -1: allowed range: 0 <= value"),
+        ("[split]\nvalidation_fraction = 0.8", "split.validation_fraction = 0.8: allowed range: 0 <= value <= 0.5"),
+        (
+            "[split]\ntrain_fraction = 0.3\nvalidation_fraction = 0.3",
+            "split: validation_fraction = 0.3 is taken from train_fraction = 0.3 and must be smaller",
+        ),
+        (
+            "[training]\ncrystal_system = { trees = 8, depth = 8, class_weight = 'rare' }",
+            "class_weight",
+        ),
+        (
+            "[training]\nlattice = { trees = 8, depth = 8, class_weight = 'balanced' }",
+            "training: lattice.class_weight = 'balanced': a lattice model has no classes",
+        ),
         ("[nonsense]", "run.toml: nonsense = {}: unknown key; known keys: features"),
         ("[simulation", "not valid TOML"),
     ],

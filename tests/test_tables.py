@@ -1,5 +1,6 @@
 """Tables of peaks are read whole or refused with row and column."""
 
+import json
 import sys
 
 import numpy as np
@@ -10,7 +11,14 @@ from hypothesis import strategies as st
 
 from gpuediff.errors import GpuediffError, InvalidPeaks
 from gpuediff.peaks import PeakBatch
-from gpuediff.tables import check_table_path, doubts, read_peak_table, write_predictions, write_table
+from gpuediff.tables import (
+    check_table_path,
+    doubts,
+    prediction_records,
+    read_peak_table,
+    write_predictions,
+    write_table,
+)
 
 
 def table(**columns):
@@ -130,6 +138,25 @@ def test_a_table_comes_back_as_it_was_written_and_alone(tmp_path, name):
     back = pd.read_parquet(file) if name.endswith("parquet") else pd.read_csv(file)
     pd.testing.assert_frame_equal(back, table())
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_answers_without_lattice_or_probability_are_empty_cells_and_null(tmp_path):
+    from tests.evaluation.cases import cells, prediction
+
+    lattice = cells(2)
+    lattice[0] = np.nan
+    answers = prediction(("cubic", "tetragonal"), ["cubic", "tetragonal"], lattice=lattice)
+    records = prediction_records(["p", "q"], answers)
+    assert [record["a"] for record in records] == [None, 4.0]
+    assert [record["probability"] for record in records] == [None, None]
+    json.dumps(records, allow_nan=False)
+    for name, read in (("out.csv", pd.read_csv), ("out.parquet", pd.read_parquet)):
+        for decided in (None, np.array([False, False]), np.array([False, True])):
+            write_predictions(tmp_path / name, ["p", "q"], answers, decided)
+            table = read(tmp_path / name)
+            assert table["a"].dtype == table["probability"].dtype == np.float64
+            assert np.isnan(table["a"][0])
+            assert ("status" in table) == (decided is not None)
 
 
 def test_a_table_that_cannot_be_written_leaves_the_old_one(tmp_path):

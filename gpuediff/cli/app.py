@@ -190,6 +190,10 @@ def evaluate(
             show_default="the library's, a perfect detector",
         ),
     ] = None,
+    side: Annotated[
+        Literal["test", "validation"],
+        typer.Option(help="Which materials: choose a model on the validation materials, report the test once."),
+    ] = "test",
     device: Device = "auto",
     quiet: Quiet = False,
     as_json: Json = False,
@@ -198,7 +202,7 @@ def evaluate(
     from gpuediff import workflow
     from gpuediff.cli import show
     from gpuediff.evaluation.report import write_report
-    from gpuediff.hierarchy.bundle import load_bundle, record_metrics
+    from gpuediff.hierarchy.bundle import bundle_info, load_bundle, record_metrics
     from gpuediff.library.reader import Library
 
     screen = Screen(quiet=quiet, as_json=as_json)
@@ -208,19 +212,21 @@ def evaluate(
     with Library(library or folder / "library.h5") as patterns:
         hierarchy = load_bundle(model)
         scored = [
-            workflow.evaluate(patterns, hierarchy, protocol=name, aggregate_size=aggregate, track=screen.track)
+            workflow.evaluate(
+                patterns, hierarchy, protocol=name, side=side, aggregate_size=aggregate, track=screen.track
+            )
             for name in protocols or [patterns.run.simulation.orientations.protocol]
         ]
     evaluations, answers = [list(part) for part in zip(*scored, strict=True)]
     written = write_report(
-        folder / "evaluation",
+        folder / ("evaluation" if side == "test" else "evaluation-validation"),
         evaluations,
         answers,
         model=model.name,
         importances=hierarchy.importances(),
     )
     metrics = {one.protocol: dataclasses.asdict(one) for one in evaluations}
-    record_metrics(model, metrics)
+    record_metrics(model, (bundle_info(model)["metrics"] or {}) | {side: metrics})
     tables = [table for one in evaluations for table in (show.overview(one), show.by_system(one))]
     screen.result(*tables, data=metrics)
     screen.written(*written)
@@ -233,6 +239,14 @@ def predict(
     together: Annotated[
         bool, typer.Option("--together", help="All patterns are of one material: give one answer.")
     ] = False,
+    error_rate: Annotated[
+        float | None,
+        typer.Option(
+            help="Leave undecided what is too doubtful, so that at most this share of the crystal systems given is "
+            "wrong: 0.01, 0.02, 0.05, 0.1 or 0.2.",
+            show_default="an answer to every pattern",
+        ),
+    ] = None,
     intensity_sum: IntensitySum = None,
     out: Annotated[Path | None, typer.Option(help="Write the answers to a table (.csv, .parquet).")] = None,
     device: Device = "auto",
@@ -255,16 +269,26 @@ def predict(
     for doubt in doubts(batch):
         screen.remark(f"{peaks}: {doubt}")
     hierarchy = load_bundle(model)
+    several = together and len(batch) > 1
+    least = None if error_rate is None else hierarchy.least_probability(error_rate, together=several)
     groups = np.zeros(len(batch), dtype=np.int64) if together else None
     prediction = workflow.predict(hierarchy, batch, groups=groups, intensity_sum=intensity_sum)
+    decided = None if least is None else prediction.system_probability >= least
     if together:
         names = [f"all {len(batch)} patterns"]
     if out is not None:
-        write_predictions(out, names, prediction)
+        write_predictions(out, names, prediction, decided)
     shown = min(len(names), 50)
     title = f"{peaks.name}" if shown == len(names) else f"{peaks.name}: the first {shown} of {len(names):,} answers"
-    table = show.predictions(names[:shown], prediction[np.arange(shown)], title=title, width=screen.results.width)
-    screen.result(table, data=prediction_records(names, prediction))
+    table = show.predictions(
+        names[:shown], prediction[np.arange(shown)], title=title, width=screen.results.width, decided=decided
+    )
+    screen.result(table, data=prediction_records(names, prediction, decided))
+    if decided is not None:
+        screen.remark(
+            f"{int((~decided).sum()):,} of {len(decided):,} undecided: their probability is below {least:.3f}, from "
+            f"which on at most {error_rate:.0%} of the crystal systems are wrong, by the model's validation materials"
+        )
     if out is not None:
         screen.written(out)
 

@@ -59,7 +59,7 @@ def run_demo(folder: Path, seed: int | None, screen: Screen) -> None:
         if "aggregate" in answers:
             screen.result(_unknowns(library.materials, answers["aggregate"]), data=None)
     written = write_report(folder / "evaluation", evaluation, answers, importances=hierarchy.importances())
-    record_metrics(folder / "model", {evaluation.protocol: dataclasses.asdict(evaluation)})
+    record_metrics(folder / "model", {evaluation.side: {evaluation.protocol: dataclasses.asdict(evaluation)}})
 
     screen.remark("a scan of twinned Au particles, in random orientations")
     scan, truth = simulated_scan(seed=0 if seed is None else seed, track=screen.track)

@@ -50,12 +50,13 @@ def overview(evaluation: Evaluation) -> Group:
     }
     for name, value in rows.items():
         table.add_row(name, *(value(scores) for _, scores in columns))
-    title = f"Unseen materials, protocol “{evaluation.protocol}”, {evaluation.thickness:g} Å thick"
+    materials = "Unseen materials" if evaluation.side == "test" else "Validation materials"
+    title = f"{materials}, protocol “{evaluation.protocol}”, {evaluation.thickness:g} Å thick"
     remark = (
         f"trained on {evaluation.train_patterns:,} patterns of {evaluation.train_materials:,} materials, "
         f"tested on {evaluation.test_patterns:,} of {evaluation.test_materials:,} others\n"
-        f"± is the standard error over materials; {evaluation.untrained_space_groups:.0%} of the test patterns "
-        f"are of space groups that no training material has"
+        f"± is the standard error over materials; {evaluation.untrained_space_groups:.0%} of the patterns "
+        f"are of space groups that no training material has\n" + _calibrated(evaluation.single.calibrated_on)
     )
     if evaluation.aggregate is None:
         size = evaluation.aggregate_size
@@ -90,15 +91,27 @@ def by_system(evaluation: Evaluation) -> Group:
 
 
 def predictions(
-    names: Sequence[str], prediction: Prediction, *, title: str, heading: str = "pattern", width: int = WIDE
+    names: Sequence[str],
+    prediction: Prediction,
+    *,
+    title: str,
+    heading: str = "pattern",
+    width: int = WIDE,
+    decided: np.ndarray | None = None,
 ) -> Group:
-    """Lay out one answer a row; where there is little width, only the lattice parameters that are free."""
+    """Lay out one answer a row; where there is little width, only the lattice parameters that are free.
+
+    What is not `decided`, (n,) bool, is said to be undecided.
+    """
     table = answer_table(width)
     table.add_column(heading, overflow="fold")
     columns = ("crystal system", "space\ngroup", *(("a, b, c (Å)", "α, β, γ (°)") if width >= WIDE else ("lattice",)))
     for column in columns:
         table.add_column(column, no_wrap=True)
     for row, name in enumerate(names):
+        if decided is not None and not decided[row]:
+            table.add_row(name, "undecided")
+            continue
         system, lattice = str(prediction.crystal_system[row]), prediction.lattice[row]
         table.add_row(
             name,
@@ -187,13 +200,37 @@ def bundle(path: Path, info: dict[str, Any]) -> Group:
             f"{info['library']['patterns']:,} patterns of {info['library']['materials']:,} materials, "
             f"protocol “{orientations['protocol']}”"
         )
-    for protocol, scores in (info["metrics"] or {}).items():
-        told = f"{scores['single']['accuracy']:.1%} with one pattern"
-        if scores["aggregate"]:
-            told += f", {scores['aggregate']['accuracy']:.1%} with {scores['aggregate_size']}"
-        pairs[f"system right, “{protocol}”"] = f"{told}, on unseen materials"
+    pairs["calibration"] = _calibration(info)
+    for side, metrics in (info["metrics"] or {}).items():
+        for protocol, scores in metrics.items():
+            told = f"{scores['single']['accuracy']:.1%} with one pattern"
+            if scores["aggregate"]:
+                told += f", {scores['aggregate']['accuracy']:.1%} with {scores['aggregate_size']}"
+            materials = "unseen" if side == "test" else side
+            pairs[f"system right, {side}, “{protocol}”"] = f"{told}, on {materials} materials"
     pairs["made by"] = ", ".join(f"{name} {version}" for name, version in info["software"].items())
     return key_values(str(path), pairs)
+
+
+def _calibrated(materials: int | None) -> str:
+    if materials is None:
+        return "probabilities are as the forest gives them: there were no validation materials to calibrate them on"
+    return f"probabilities are calibrated on {materials:,} validation materials"
+
+
+def _calibration(info: dict[str, Any]) -> str:
+    """Tell what a bundle knows about its probabilities."""
+    told = []
+    for kind, learned in (info["calibration"] or {}).items():
+        if learned is not None:
+            rates = [one["error_rate"] for one in learned["thresholds"] if one["probability"] is not None]
+            kept = f"error rates {', '.join(f'{rate:g}' for rate in rates)}" if rates else "no error rate"
+            patterns = {"single": "single patterns", "groups": "groups"}[kind]
+            told.append(f"{patterns}: gamma {learned['map']['gamma']:.2f}, {kept}")
+    if not told:
+        return "none (gamma 1): there were no validation materials"
+    materials = max(learned["materials"] for learned in info["calibration"].values() if learned)
+    return f"on {materials:,} validation materials; {'; '.join(told)}"
 
 
 def _median(parameter: str, error: float | None) -> str:

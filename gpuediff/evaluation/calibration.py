@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from gpuediff.hierarchy.calibration import Learned
     from gpuediff.hierarchy.prediction import Prediction
 
 BINS = 10
@@ -62,6 +63,31 @@ class Calibration:
     bins: list[Bin]
     coverage: list[Coverage]
     log_loss: float | None
+
+
+@dataclass(frozen=True)
+class Abstention:
+    """What came of leaving out the answers below the probability that promises an error rate.
+
+    Parameters
+    ----------
+    error_rate : float
+        As promised, by the validation materials.
+    probability : float or None
+        That is asked for; None where none promises the error rate, so that no answer is given.
+    answers : int
+        Given.
+    coverage : float
+        Share of all.
+    error : float or None
+        Share of the answers given that are wrong; None where none are given.
+    """
+
+    error_rate: float
+    probability: float | None
+    answers: int
+    coverage: float
+    error: float | None
 
 
 def calibration(confidence: np.ndarray, right: np.ndarray, true_probability: np.ndarray | None = None) -> Calibration:
@@ -139,6 +165,26 @@ def system_calibrations(
         of_truth = np.where(true_system == system, probability[:, column], of_truth)
     of_answer = probability[np.arange(len(right)), prediction.system_index]
     return confidence, calibration(of_answer[rows], right[rows], of_truth[rows])
+
+
+def abstentions(prediction: Prediction, right: np.ndarray, learned: Learned | None) -> list[Abstention]:
+    """Compare the error of the answers that are given at each threshold with what it promises.
+
+    Parameters
+    ----------
+    prediction : Prediction
+        n answers with probabilities.
+    right : array, shape (n,), bool
+    learned : Learned or None
+        Has the thresholds; where there are none the list is empty.
+    """
+    probability, found = prediction.system_probability, []
+    for one in learned.thresholds if learned is not None else ():
+        given = probability >= (np.inf if one.probability is None else one.probability)
+        answers = int(given.sum())
+        error = float(1 - right[given].mean()) if answers else None
+        found.append(Abstention(one.error_rate, one.probability, answers, answers / len(right), error))
+    return found
 
 
 def _bins(confidence: np.ndarray, right: np.ndarray) -> list[Bin]:

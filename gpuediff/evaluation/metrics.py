@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpuediff.evaluation.calibration import Calibration, system_calibrations
+from gpuediff.evaluation.calibration import Abstention, Calibration, abstentions, system_calibrations
 from gpuediff.evaluation.lattice_errors import Closeness, by_system, closeness
 from gpuediff.features.labelled import LabelledFeatures, aggregate_groups
 from gpuediff.hierarchy.labels import crystal_systems_of
-from gpuediff.settings import CRYSTAL_SYSTEMS
+from gpuediff.settings import CRYSTAL_SYSTEMS, Side
 
 if TYPE_CHECKING:
+    from gpuediff.hierarchy.calibration import Learned
     from gpuediff.hierarchy.hierarchy import Hierarchy
     from gpuediff.hierarchy.prediction import Prediction
 
@@ -69,6 +70,10 @@ class Scores:
     mean_confidence : float
     confidence_calibration, probability_calibration : Calibration
         Of the confidence, and of the probability of the predicted system; None where answers have no probability.
+    calibrated_on : int or None
+        Validation materials that the probability was calibrated on; None where it is as the forest gives it.
+    abstention : list of Abstention
+        For each error rate that answers can be asked to keep to; empty where the probability is not calibrated.
     space_group_accuracy : dict of str to float
         With the true crystal system given; also `space_group_accuracy_overall`.
     space_group_accuracy_system_predicted : float
@@ -95,6 +100,8 @@ class Scores:
     mean_confidence: float
     confidence_calibration: Calibration
     probability_calibration: Calibration | None
+    calibrated_on: int | None
+    abstention: list[Abstention]
     space_group_accuracy: dict[str, float]
     space_group_accuracy_overall: float
     space_group_accuracy_system_predicted: float
@@ -106,13 +113,15 @@ class Scores:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What is known about a hierarchy after it met a library's test materials."""
+    """What is known about a hierarchy after it met a library's test, or validation, materials."""
 
     protocol: str
     thickness: float
+    side: Side  # of the materials that it met, which the names below call test materials
     systems: tuple[str, ...]
     train_materials: int
     test_materials: int
+    train_space_groups: dict[int, int]  # number of training materials of each space group, by its number
     train_patterns: int
     test_patterns: int
     untrained_space_groups: float  # share of test patterns whose space group no training material has
@@ -135,9 +144,9 @@ class Evaluation:
 
 def answer(hierarchy: Hierarchy, test: LabelledFeatures) -> Answers:
     """Predict from every feature vector by itself, be it of one pattern or of several."""
-    predicted = hierarchy.predict(test.features)
+    predicted = hierarchy.predict(test.features, patterns=test.patterns)
     given = _trained_or(predicted.crystal_system, crystal_systems_of(test.space_group_number), hierarchy.systems)
-    in_true_system = hierarchy.predict(test.features, crystal_system=given)
+    in_true_system = hierarchy.in_systems(predicted, test.features, given)
     return Answers(predicted, in_true_system, test.material, test.space_group_number, test.lattice)
 
 
@@ -152,12 +161,15 @@ def answer_by_votes(hierarchy: Hierarchy, single: LabelledFeatures, size: int, s
     truth = single[used[first]]
     predicted = hierarchy.aggregate(features, groups)
     given = _trained_or(predicted.crystal_system, crystal_systems_of(truth.space_group_number), hierarchy.systems)
-    in_true_system = hierarchy.aggregate(features, groups, crystal_system=given)
+    in_true_system = hierarchy.in_systems(predicted, features, given, groups=groups)
     return Answers(predicted, in_true_system, truth.material, truth.space_group_number, truth.lattice)
 
 
-def score(answers: Answers, systems: tuple[str, ...]) -> Scores:
-    """Score answers whose true and predicted crystal systems are all among `systems`."""
+def score(answers: Answers, systems: tuple[str, ...], learned: Learned | None = None) -> Scores:
+    """Score answers whose true and predicted crystal systems are all among `systems`.
+
+    `learned` is what the hierarchy knows of how far to trust answers of this kind.
+    """
     true_system, predicted_system = crystal_systems_of(answers.space_group_number), answers.predicted.crystal_system
     right = predicted_system == true_system
     confusion, confidence_sum = _matrices(true_system, predicted_system, answers.predicted.confidence, systems)
@@ -185,6 +197,8 @@ def score(answers: Answers, systems: tuple[str, ...]) -> Scores:
         mean_confidence=float(answers.predicted.confidence.mean()),
         confidence_calibration=confidence_calibration,
         probability_calibration=probability_calibration,
+        calibrated_on=learned.materials if learned is not None else None,
+        abstention=abstentions(answers.predicted, right, learned),
         space_group_accuracy={name: float(space_group_right[true_system == name].mean()) for name in present},
         space_group_accuracy_overall=float(space_group_right.mean()),
         space_group_accuracy_system_predicted=float(
@@ -206,6 +220,7 @@ def evaluate(
     *,
     protocol: str,
     thickness: float,
+    side: Side = "test",
     aggregate_size: int = 10,
     seed: int = 0,
 ) -> tuple[Evaluation, dict[str, Answers]]:
@@ -220,6 +235,8 @@ def evaluate(
         How the test patterns were oriented and measured: no score means anything without it.
     thickness : float
         Å.
+    side : "test" or "validation"
+        Of the materials of `test`: what was chosen or learned on validation materials is not proved by them.
 
     Raises
     ------
@@ -228,7 +245,7 @@ def evaluate(
     """
     shared = np.intersect1d(train.material, test.material)
     if shared.size:
-        raise ValueError(f"{shared.size} materials are in both the training and the test set")
+        raise ValueError(f"{shared.size} materials are in both the training and the {side} set")
     known = {*hierarchy.systems, *np.unique(crystal_systems_of(test.space_group_number)).tolist()}
     systems = tuple(name for name in CRYSTAL_SYSTEMS if name in known)
     single, together = test[test.patterns == 1], test[test.patterns == aggregate_size]
@@ -238,18 +255,24 @@ def evaluate(
         aggregates = answer_by_votes(hierarchy, single, aggregate_size, seed)
     if aggregates is not None:
         answers["aggregate"] = aggregates
+    trust = hierarchy.calibration_
+    of_groups = trust.groups if trust and hierarchy.block.pools else None
+    _, first = np.unique(train.material, return_index=True)
+    numbers, counts = np.unique(train.space_group_number[first], return_counts=True)
     evaluation = Evaluation(
         protocol=protocol,
         thickness=thickness,
+        side=side,
         systems=systems,
-        train_materials=len(np.unique(train.material)),
+        train_materials=len(first),
         test_materials=len(np.unique(test.material)),
+        train_space_groups=dict(zip(numbers.tolist(), counts.tolist(), strict=True)),
         train_patterns=len(train.material),
         test_patterns=len(single),
         untrained_space_groups=float((~np.isin(single.space_group_number, train.space_group_number)).mean()),
         aggregate_size=aggregate_size,
-        single=score(answers["single"], systems),
-        aggregate=score(aggregates, systems) if aggregates is not None else None,
+        single=score(answers["single"], systems, trust.single if trust else None),
+        aggregate=score(aggregates, systems, of_groups) if aggregates is not None else None,
     )
     return evaluation, answers
 

@@ -10,58 +10,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gpuediff.evaluation import published
+from gpuediff.evaluation.calibration import Abstention
 from gpuediff.evaluation.data_figures import class_figure, importance_figure, radial_grids, space_group_figure
 from gpuediff.evaluation.html import Page, Row
 from gpuediff.evaluation.lattice_figures import DRAWN_MAX, lattice_error_figure, lattice_figure
 from gpuediff.evaluation.metrics import Answers, Evaluation, Scores
 from gpuediff.evaluation.system_figures import CONFIDENCE_NAMES, calibration_figure, confidence_figure, confusion_figure
+from gpuediff.evaluation.terms import PROTOCOLS, TERMS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PROTOCOLS = {
-    "grid": "every crystal of a Laue class is seen from the same zone axes with the same in-plane convention, as in "
-    "the paper; a microscope does not do that, and scores are higher than it would meet",
-    "any": "uniformly random orientation and in-plane angle, as under a microscope; every peak is seen, undisturbed",
-    "measured": "as “any”, with the errors of a good detector: lost, moved and false peaks, noise, "
-    "a limited dynamic range",
-    "hard": "as “measured”, with peaks moved farther, and a second grain in some of the patterns",
-}
 SIGNS = {"alpha": "α", "beta": "β", "gamma": "γ"}
 NOTHING = "–"
-TERMS = (
-    ("answer", "What the model says about one pattern, or about a group of patterns known to be of one material."),
-    ("unseen materials", "No pattern of a test material was trained on, in any orientation or thickness."),
-    ("± behind a share", "Standard error over materials: patterns of one material are not independent."),
-    ("recall", "Of the answers whose truth is a crystal system, the share that name it."),
-    ("mean over systems", "Mean of the recalls: every crystal system counts alike, however many patterns it has."),
-    ("precision", "Of the answers that name a crystal system, the share that are right."),
-    ("false positives", "Of the answers whose truth is another crystal system, the share that name this one."),
-    (
-        "calibration error",
-        "Answers are put into ten bins of confidence; in each, the mean confidence is compared with the share right, "
-        "and the differences are averaged over the answers.",
-    ),
-    (
-        "log-loss",
-        "Mean of −ln p, p the probability given to the true system (at least 10⁻⁶); guessing among six "
-        "systems alike gives 1.79, among seven 1.95.",
-    ),
-    (
-        "system given",
-        "Space group and lattice by the models of the true crystal system, so that one model’s errors are not "
-        "charged to another. A user meets the system predicted.",
-    ),
-    (
-        "within 2% (5%)",
-        "Every length is that close to the true one, and every angle within 0.02 (0.05) rad, 1.1° (2.9°). An answer "
-        "without a lattice is not.",
-    ),
-    (
-        "median error",
-        "Over all answers; one without a lattice counts as infinitely wrong, so that a median may be unknown.",
-    ),
-)
+MATERIALS = {"test": "unseen materials", "validation": "validation materials"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +53,12 @@ class Report:
     tested: Sequence[Tested]
     model: str | None
     importances: Mapping[str, float] | None
-    train_space_groups: np.ndarray | None
+
+    @property
+    def train_space_groups(self) -> np.ndarray:
+        """Space group number of every training material."""
+        counts = self.tested[0].evaluation.train_space_groups
+        return np.repeat(np.array(list(counts), dtype=np.int64), list(counts.values()))
 
     @property
     def test_space_groups(self) -> np.ndarray:
@@ -102,9 +69,7 @@ class Report:
     @cached_property
     def figures(self) -> dict[str, Figure]:
         """The pictures of what it was trained with, by the names of their files."""
-        figures = {}
-        if self.train_space_groups is not None:
-            figures["classes"] = class_figure(self.train_space_groups, self.test_space_groups)
+        figures = {"classes": class_figure(self.train_space_groups, self.test_space_groups)}
         if self.importances:
             figures["importances"] = importance_figure(self.importances)
         return figures
@@ -139,9 +104,16 @@ def _add_head(page: Page, report: Report) -> None:
     if report.importances:
         pairs.append(("features", f"{len(report.importances):,} of a pattern"))
     for one in evaluations:
-        told = f"{one.test_patterns:,} patterns of {one.test_materials:,} unseen materials, {one.thickness:g} Å thick"
+        of = f"{one.test_materials:,} {MATERIALS[one.side]}"
+        told = f"{one.test_patterns:,} patterns of {of}, {one.thickness:g} Å thick"
         pairs.append((f"tested, “{one.protocol}”", told))
     page.definitions(pairs)
+    if first.side == "validation":
+        page.text(
+            "These are the validation materials. No forest was trained on them, but how far to trust a probability was "
+            "learned from them, and models may be chosen by them: how good the chosen one is, only the test materials "
+            "tell."
+        )
 
 
 def _add_overview(page: Page, evaluations: Sequence[Evaluation]) -> None:
@@ -170,7 +142,7 @@ def _add_overview(page: Page, evaluations: Sequence[Evaluation]) -> None:
         title = {"single": "1 pattern", "aggregate": "10 patterns"}[kind]
         rows.append(Row(f"the paper, “grid”, 200 Å, {title}", [NOTHING, share, *[NOTHING] * 6], other=True))
     page.table(
-        "Share right on unseen materials",
+        f"Share right on {MATERIALS[evaluations[0].side]}",
         "Protocol, thickness and number of patterns in an answer are in the first column, the number of answers n in "
         f"the second. In italics, as published by {published.SOURCE}, with the paper’s own materials and models.",
         [
@@ -198,7 +170,7 @@ def _add_evaluation(page: Page, tested: Tested) -> None:
     evaluation = tested.evaluation
     page.heading(f"Protocol “{evaluation.protocol}”, {evaluation.thickness:g} Å")
     page.text(
-        f"{evaluation.untrained_space_groups:.0%} of the test patterns are of space groups that no training material "
+        f"{evaluation.untrained_space_groups:.0%} of the patterns are of space groups that no training material "
         "has: their space group cannot be right."
     )
     if evaluation.aggregate is None:
@@ -272,6 +244,9 @@ def _add_calibration(page: Page, tested: Tested) -> None:
             f"Answers from {' and '.join(without)} have no probability: their confidence ranks them, but does not say "
             "how often they are right."
         )
+    for kind, scores in evaluation.scores.items():
+        if scores.probability_calibration is not None:
+            page.text(f"Probability, {evaluation.titles[kind]}: {_calibrated(scores)}.")
     page.table(
         "How far to trust the confidence",
         f"Share right among the most confident 10, 30 and 50% of the answers, and among all. {where}",
@@ -293,6 +268,31 @@ def _add_calibration(page: Page, tested: Tested) -> None:
         "confidence is true. Right: share right if only the most confident answers are kept. " + where,
         tested.figures["calibration"],
     )
+    rows = [
+        Row(f"{one.error_rate:.0%}, {evaluation.titles[kind]}", _abstention_cells(one))
+        for kind, scores in evaluation.scores.items()
+        for one in scores.abstention
+    ]
+    if rows:
+        page.table(
+            "Errors promised and kept",
+            "Answers below the least probability are left undecided. Promised by the validation materials, "
+            f"with which it was found; kept here. {where}",
+            ["wrong, as promised; answer from", "least probability", "n given", "share given", "wrong of those given"],
+            rows,
+        )
+
+
+def _calibrated(scores: Scores) -> str:
+    if scores.calibrated_on is None:
+        return "as the forest gives it, there were no validation materials to calibrate it on"
+    return f"calibrated on {scores.calibrated_on:,} validation materials"
+
+
+def _abstention_cells(one: Abstention) -> list[str]:
+    if one.probability is None:
+        return ["not to be had", *[NOTHING] * 3]
+    return [f"{one.probability:.3f}", f"{one.answers:,}", f"{one.coverage:.1%}", _percent(one.error)]
 
 
 def _add_space_groups(page: Page, tested: Tested) -> None:
@@ -357,15 +357,14 @@ def _add_lattices(page: Page, tested: Tested) -> None:
 
 def _add_data(page: Page, report: Report) -> None:
     evaluation = report.tested[0].evaluation
-    if "classes" in report.figures:
-        page.heading("Materials")
-        assert report.train_space_groups is not None
-        page.figure(
-            "Materials of each crystal system and space group",
-            f"n = {len(report.train_space_groups):,} for training, {len(report.test_space_groups):,} for testing "
-            f"(protocol “{evaluation.protocol}”, {evaluation.thickness:g} Å).",
-            report.figures["classes"],
-        )
+    page.heading("Materials")
+    page.figure(
+        "Materials of each crystal system and space group",
+        f"n = {len(report.train_space_groups):,} for training, {len(report.test_space_groups):,} for "
+        f"{'testing' if evaluation.side == 'test' else 'validation'} "
+        f"(protocol “{evaluation.protocol}”, {evaluation.thickness:g} Å).",
+        report.figures["classes"],
+    )
     if report.importances and "importances" in report.figures:
         page.heading("Features")
         grid = " Right: the same by ring and angular order." if radial_grids(report.importances) else ""
@@ -384,7 +383,7 @@ def _where(evaluation: Evaluation) -> str:
         counts += f" and {evaluation.aggregate.answers:,} groups of {evaluation.aggregate_size}"
     return (
         f"Protocol “{evaluation.protocol}”, {evaluation.thickness:g}\u00a0Å, {counts}, "
-        f"of {evaluation.test_materials:,} unseen materials."
+        f"of {evaluation.test_materials:,} {MATERIALS[evaluation.side]}."
     )
 
 

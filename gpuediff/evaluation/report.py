@@ -7,14 +7,11 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gpuediff.durable import complete_or_absent
 from gpuediff.evaluation.metrics import Answers, Evaluation
 from gpuediff.evaluation.page import Report, Tested, name_of, report_page
-
-if TYPE_CHECKING:
-    import numpy as np
 
 PNG_DPI = 160
 
@@ -26,7 +23,6 @@ def write_report(
     *,
     model: str | None = None,
     importances: Mapping[str, float] | None = None,
-    train_space_groups: np.ndarray | None = None,
 ) -> list[Path]:
     """Write metrics.json, pictures and report.html to a folder, replacing older ones.
 
@@ -41,8 +37,6 @@ def write_report(
         What the page calls the model.
     importances : mapping of str to float, optional
         Of the features for the crystal system, by the names of the columns.
-    train_space_groups : array, shape (materials,), optional
-        Space group number of every training material.
 
     Returns
     -------
@@ -52,10 +46,11 @@ def write_report(
     Raises
     ------
     ValueError
-        If there is no evaluation, there are not as many answers, or two share protocol and thickness.
+        If there is no evaluation, there are not as many answers, two share protocol and thickness, or they are of
+        different sides of the split.
     """
     tested = _tested(evaluation, answers)
-    report = Report(tested, model, importances, train_space_groups)
+    report = Report(tested, model, importances)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     contents: list[Any] = [dataclasses.asdict(one.evaluation) for one in tested]
@@ -80,6 +75,9 @@ def _tested(
     answered = [answers] if isinstance(answers, dict) else list(answers)
     if not evaluations or len(evaluations) != len(answered):
         raise ValueError(f"{len(evaluations)} evaluations with {len(answered)} sets of answers: expected one for each")
+    sides = sorted({one.side for one in evaluations})
+    if len(sides) > 1:
+        raise ValueError(f"evaluations of the sides {' and '.join(sides)}: expected a report for each")
     names = [name_of(one) for one in evaluations]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:

@@ -83,26 +83,7 @@ def fit_classifier(
     Training ends before `settings.rounds` if no tree finds a split any more; with fewer than twice
     `settings.min_samples_leaf` patterns this is at once, and the answer is how often each class was seen.
 
-    Parameters
-    ----------
-    X : array, shape (n, features)
-        Finite; trained on as float32.
-    labels : array, shape (n,), integers or str
-        Any labels, one of them alone included: the forest is then sure of it.
-    settings : gpuediff.settings.Boosting
-        Number and size of the trees, and how fast they learn.
-    seed : int
-        Same seed, same forest, on any number of cores; 0 .. 2**32 - 1.
-    classes : sequence, optional
-        The distinct labels in the order of the forest's columns; rising if absent.
-    weight : array, shape (n,), optional
-        How much each pattern counts, > 0; only the ratios matter. All the same if absent.
-
-    Raises
-    ------
-    InvalidFeatures
-        If the features are not finite or do not fit the labels, `classes` are not the labels' own, or a weight is
-        not > 0.
+    Parameters and errors are those of `gpuediff.forests.training.fit_classifier`.
     """
     import lightgbm
     from treelite.frontend import from_lightgbm

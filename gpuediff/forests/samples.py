@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -71,3 +72,14 @@ def check_weight(weight: np.ndarray | None, patterns: int) -> np.ndarray | None:
         )
     # scikit-learn draws other samples for equal weights than for none.
     return None if (weight == weight[0]).all() else weight / weight.mean()
+
+
+def class_weights(labels: np.ndarray, kind: Literal["balanced"] | None) -> np.ndarray | None:
+    """Weigh each pattern, (n,), so that all classes weigh the same; None if no weights are asked for.
+
+    A pattern's weight is one over the number of training patterns of its class, times n over the number of classes.
+    """
+    if kind is None:
+        return None
+    _, position, count = np.unique(labels, return_inverse=True, return_counts=True)
+    return (len(labels) / len(count) / count)[position]

@@ -48,26 +48,7 @@ def fit_classifier(
 ) -> RandomForest:
     """Train a classifier on all cores.
 
-    Parameters
-    ----------
-    X : array, shape (n, features)
-        Finite; trained on as float32.
-    labels : array, shape (n,), integers or str
-        Any labels, one of them alone included: the forest is then sure of it.
-    settings : gpuediff.settings.Forest
-        Number and depth of the trees, features tried at a split.
-    seed : int
-        Same seed, same forest, on any number of cores.
-    classes : sequence, optional
-        The distinct labels in the order of the forest's columns; rising if absent.
-    weight : array, shape (n,), optional
-        How much each pattern counts, > 0; only the ratios matter. All the same if absent.
-
-    Raises
-    ------
-    InvalidFeatures
-        If the features are not finite or do not fit the labels, `classes` are not the labels' own, or a weight is
-        not > 0.
+    Parameters and errors are those of `gpuediff.forests.training.fit_classifier`.
     """
     from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 

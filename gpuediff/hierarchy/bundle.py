@@ -100,6 +100,7 @@ def load_bundle(path: str | Path) -> Hierarchy:
     except InvalidBundle as error:
         raise InvalidBundle(f"{folder}/: {MANIFEST}: {error}") from error
     hierarchy = Hierarchy(block, manifest.training, manifest.trained_on)
+    hierarchy.calibration_ = manifest.calibration
     for name, model in manifest.models.items():
         try:
             forest = TreeliteForest.load(
@@ -212,6 +213,7 @@ def _write(hierarchy: Hierarchy, folder: Path, library: dict[str, Any] | None, m
             features=hierarchy.block.description(),
             training=hierarchy.settings,
             trained_on=hierarchy.trained_on,
+            calibration=hierarchy.calibration_,
             models=models,
             library=library,
             metrics=metrics,

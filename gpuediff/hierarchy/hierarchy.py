@@ -7,15 +7,18 @@ the crystal system leaves free; there are none where the features hold the latti
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from gpuediff.crystals.symmetry import LATTICE_PARAMETERS, complete_lattice, independent_parameters
-from gpuediff.errors import GpuediffError, InvalidFeatures
+from gpuediff.errors import GpuediffError, InvalidBundle, InvalidFeatures
+from gpuediff.forests.samples import class_weights
 from gpuediff.forests.training import fit_classifier, fit_regressor
 from gpuediff.forests.treelite_forest import check_shape
-from gpuediff.hierarchy.aggregation import decide, difference_aggregation, median_aggregation
+from gpuediff.hierarchy.aggregation import Decision, decide, difference_aggregation, median_aggregation
+from gpuediff.hierarchy.calibration import Calibration, learn
 from gpuediff.hierarchy.labels import (
     CRYSTAL_SYSTEM,
     check_labels,
@@ -58,6 +61,8 @@ class Hierarchy:
     ----------
     forests_ : dict of str to Forest
         By the names of `gpuediff.hierarchy.labels`.
+    calibration_ : Calibration or None
+        How far to trust the probabilities of the crystal systems; None if nobody has looked yet.
     """
 
     def __init__(self, block: FeatureBlock, settings: Training, trained_on: TrainedOn | None = None) -> None:
@@ -65,6 +70,7 @@ class Hierarchy:
         self.settings = settings
         self.trained_on = trained_on
         self.forests_: dict[str, Forest] = {}
+        self.calibration_: Calibration | None = None
 
     @property
     def systems(self) -> tuple[str, ...]:
@@ -79,7 +85,7 @@ class Hierarchy:
     def fit(
         self, features: np.ndarray, space_group_number: np.ndarray, lattice: np.ndarray, *, track: Track = silent
     ) -> Hierarchy:
-        """Train all forests; the crystal systems are those of the labels.
+        """Train all forests; the crystal systems are those of the labels, and an older calibration is dropped.
 
         Parameters
         ----------
@@ -102,12 +108,90 @@ class Hierarchy:
         systems = systems_among(system)
         if not systems:
             raise InvalidFeatures("no patterns: there is nothing to train on")
+        self.calibration_ = None
         training = self._train(np.asarray(features), system, systems, numbers, lattice)
         self.forests_ = dict(track(training, "forests", total=len(model_names(systems, lattice=self.learns_lattice))))
         return self
 
-    def predict(self, features: np.ndarray, *, crystal_system: GivenSystems | None = None) -> Prediction:
-        """Predict every pattern by itself.
+    def calibrate(
+        self,
+        features: np.ndarray,
+        space_group_number: np.ndarray,
+        *,
+        material: np.ndarray,
+        patterns: np.ndarray,
+        protocol: np.ndarray | None = None,
+    ) -> Hierarchy:
+        """Learn how far to trust the probabilities, from materials that the forests were not trained on.
+
+        Parameters
+        ----------
+        features : array, shape (n, block.width), float32
+        space_group_number : array, shape (n,), integers
+            1 .. 230.
+        material : array, shape (n,), integers
+            Which of them are of one material.
+        patterns : array, shape (n,), integers
+            How many patterns the features describe together.
+        protocol : array, shape (n,), integers, optional
+            Under which of several protocols, of which each must keep to an error rate; one and the same if absent.
+
+        Raises
+        ------
+        InvalidFeatures
+            As for `predict`.
+        """
+        check_shape(features, self.block.width)
+        true = crystal_systems_of(space_group_number)
+        truth = np.full(len(true), -1)
+        for position, name in enumerate(self.systems):
+            truth[true == name] = position
+        forest = self._forest(CRYSTAL_SYSTEM)
+        answer = decide(forest.votes(features)).index
+        protocol = np.zeros(len(truth), dtype=np.int64) if protocol is None else protocol
+        self.calibration_ = learn(
+            forest.probability(features), answer, truth, material=material, patterns=patterns, protocol=protocol
+        )
+        return self
+
+    def least_probability(self, error_rate: float, *, together: bool = False) -> float:
+        """Return the least calibrated probability to ask for, so that no larger share of the answers given is wrong.
+
+        Parameters
+        ----------
+        error_rate : float
+            One of `gpuediff.hierarchy.calibration.ERROR_RATES`.
+        together : bool
+            Of answers from several patterns that are described together; else from single patterns.
+
+        Raises
+        ------
+        InvalidBundle
+            If the hierarchy was not calibrated for such answers, or on the validation materials no answers keep to the
+            error rate.
+        """
+        if together and not self.block.pools:
+            raise InvalidBundle(
+                f"error rate {error_rate:g}: the features {self.block.name!r} describe every pattern by itself, and "
+                f"votes of several have no probability: ask for answers to single patterns"
+            )
+        learned = self.calibration_ and (self.calibration_.groups if together else self.calibration_.single)
+        if not learned:
+            raise InvalidBundle(
+                f"error rate {error_rate:g}: the model does not know how far to trust "
+                f"{'groups of patterns' if together else 'single patterns'}: there were no validation materials; train "
+                f"again with split.validation_fraction > 0"
+            )
+        return learned.least_probability(error_rate)
+
+    def predict(
+        self,
+        features: np.ndarray,
+        *,
+        crystal_system: GivenSystems | None = None,
+        patterns: np.ndarray | None = None,
+    ) -> Prediction:
+        """Predict from every feature vector by itself.
 
         A label is what most trees say (of equal ones, the earlier in the list of classes), a lattice parameter the
         median over the trees.
@@ -118,13 +202,23 @@ class Hierarchy:
         crystal_system : str, or n of them, optional
             Take space group and lattice from the models of this system, instead of the predicted one. The predicted
             system and its confidences stay what they are.
+        patterns : array, shape (n,), integers, optional
+            How many patterns the features describe together, for the probability; one if absent.
 
         Raises
         ------
         InvalidFeatures
             If the features have a wrong shape or a value that is not finite, or a system is not among `systems`.
         """
-        return self._answer(features, None, len(features), crystal_system)
+        check_shape(features, self.block.width)
+        features = np.asarray(features)
+        forest = self._forest(CRYSTAL_SYSTEM)
+        probability = forest.probability(features)
+        if self.calibration_ is not None:
+            alone = np.ones(len(features), dtype=np.int64)
+            probability = self.calibration_.apply(probability, alone if patterns is None else patterns)
+        decision = decide(forest.votes(features))
+        return self._prediction(decision, probability, features, None, crystal_system)
 
     def aggregate(
         self, features: np.ndarray, groups: np.ndarray, *, crystal_system: GivenSystems | None = None
@@ -147,13 +241,48 @@ class Hierarchy:
         InvalidFeatures
             As for `predict`; or if the groups are not n integers.
         """
-        groups = np.asarray(groups)
-        if groups.shape != (len(features),) or not np.issubdtype(groups.dtype, np.integer):
-            raise InvalidFeatures(
-                f"groups of shape {groups.shape}, {groups.dtype}: expected ({len(features)},), integers"
-            )
-        distinct, group = np.unique(groups, return_inverse=True)
-        return self._answer(features, group, len(distinct), crystal_system)
+        check_shape(features, self.block.width)
+        features = np.asarray(features)
+        group, count = _numbered(groups, len(features))
+        votes = self._forest(CRYSTAL_SYSTEM).votes(features)
+        decision = decide(difference_aggregation(votes, group, count))
+        return self._prediction(decision, np.full(decision.share.shape, np.nan), features, group, crystal_system)
+
+    def in_systems(
+        self,
+        prediction: Prediction,
+        features: np.ndarray,
+        crystal_system: GivenSystems,
+        *,
+        groups: np.ndarray | None = None,
+    ) -> Prediction:
+        """Return a prediction with space group and lattice from the models of other crystal systems.
+
+        The same as predicting anew with `crystal_system`, but only what it changes is asked anew.
+
+        Parameters
+        ----------
+        prediction : Prediction
+            What `predict` or `aggregate` answered.
+        features, groups
+            From which it did.
+        crystal_system : str, or one for each answer
+        """
+        check_shape(features, self.block.width)
+        features, count = np.asarray(features), len(prediction)
+        group = None if groups is None else _numbered(groups, len(features))[0]
+        used = self._positions(crystal_system, count)
+        other = np.flatnonzero(used != prediction.system_index)
+        if group is None:
+            part, part_group = features[other], None
+        else:
+            rows = np.flatnonzero(np.isin(group, other))
+            part, part_group = features[rows], np.searchsorted(other, group[rows])
+        changed = {}
+        for name, values in self._structure(part, part_group, used[other]).items():
+            changed[name] = getattr(prediction, name).copy()
+            changed[name][other] = values
+        return replace(prediction, **changed)
 
     def importances(self) -> dict[str, float]:
         """Return by the name of each feature its share of what the splits for the crystal system gained."""
@@ -174,32 +303,48 @@ class Hierarchy:
         def seed(name: str) -> int:
             return model_seed(settings.seed, name)
 
+        top, below = settings.crystal_system, settings.space_group
+        weight = class_weights(system_of_pattern, top.class_weight)
         yield (
             CRYSTAL_SYSTEM,
-            fit_classifier(
-                features, system_of_pattern, settings.crystal_system, seed=seed(CRYSTAL_SYSTEM), classes=systems
-            ),
+            fit_classifier(features, system_of_pattern, top, seed=seed(CRYSTAL_SYSTEM), classes=systems, weight=weight),
         )
         for system in systems:
             rows = np.flatnonzero(system_of_pattern == system)
             part = features[rows]
             name = space_group_model(system)
-            yield name, fit_classifier(part, numbers[rows], settings.space_group, seed=seed(name))
+            weight = class_weights(numbers[rows], below.class_weight)
+            yield name, fit_classifier(part, numbers[rows], below, seed=seed(name), weight=weight)
             for parameter in independent_parameters(system) if self.learns_lattice else ():
                 name = lattice_model(system, parameter)
                 target = lattice[rows, LATTICE_PARAMETERS.index(parameter)]
                 yield name, fit_regressor(part, target, settings.lattice, seed=seed(name))
 
-    def _answer(
-        self, features: np.ndarray, group: np.ndarray | None, count: int, given: GivenSystems | None
+    def _prediction(
+        self,
+        decision: Decision,
+        probability: np.ndarray,
+        features: np.ndarray,
+        group: np.ndarray | None,
+        given: GivenSystems | None,
     ) -> Prediction:
-        """Answer for `count` groups of patterns; without groups, every pattern stands for itself."""
-        check_shape(features, self.block.width)
-        features = np.asarray(features)
-        forest = self._forest(CRYSTAL_SYSTEM)
-        system = decide(_counts(forest.votes(features), group, count))
-        probability = np.full(system.share.shape, np.nan) if group is not None else forest.probability(features)
-        used = system.index if given is None else self._positions(given, count)
+        used = decision.index if given is None else self._positions(given, len(decision.index))
+        return Prediction(
+            systems=self.systems,
+            system_votes=decision.share.astype(np.float32),
+            probability=probability.astype(np.float32),
+            system_index=decision.index,
+            confidence=decision.confidence.astype(np.float32),
+            difference_confidence=decision.difference_confidence.astype(np.float32),
+            **self._structure(features, group, used),
+        )
+
+    def _structure(self, features: np.ndarray, group: np.ndarray | None, used: np.ndarray) -> dict[str, np.ndarray]:
+        """Answer for space group and lattice by the models of the systems `used`, one for each pattern or group.
+
+        Without groups, every pattern stands for itself.
+        """
+        count = len(used)
         number = np.zeros(count, dtype=np.int32)
         confidence, difference = np.zeros(count, dtype=np.float32), np.zeros(count, dtype=np.float32)
         lattice = np.zeros((count, len(LATTICE_PARAMETERS)), dtype=np.float32)
@@ -229,18 +374,12 @@ class Hierarchy:
                     values = median_aggregation(values, part_group, len(taken))
                 parameters[parameter] = values
             lattice[taken] = complete_lattice(name, parameters)
-        return Prediction(
-            self.systems,
-            system.share.astype(np.float32),
-            probability.astype(np.float32),
-            system.index,
-            system.confidence.astype(np.float32),
-            system.difference_confidence.astype(np.float32),
-            number,
-            confidence,
-            difference,
-            lattice,
-        )
+        return {
+            "space_group_number": number,
+            "space_group_confidence": confidence,
+            "space_group_difference_confidence": difference,
+            "lattice": lattice,
+        }
 
     def _positions(self, crystal_system: GivenSystems, count: int) -> np.ndarray:
         """Give the position in `systems` of the systems that the caller named, (count,)."""
@@ -264,6 +403,15 @@ class Hierarchy:
 
 def _counts(votes: np.ndarray, group: np.ndarray | None, count: int) -> np.ndarray:
     return votes if group is None else difference_aggregation(votes, group, count)
+
+
+def _numbered(groups: np.ndarray, patterns: int) -> tuple[np.ndarray, int]:
+    """Number the groups of the patterns from 0 in rising order of their names, and count them."""
+    groups = np.asarray(groups)
+    if groups.shape != (patterns,) or not np.issubdtype(groups.dtype, np.integer):
+        raise InvalidFeatures(f"groups of shape {groups.shape}, {groups.dtype}: expected ({patterns},), integers")
+    distinct, group = np.unique(groups, return_inverse=True)
+    return group, len(distinct)
 
 
 def _classes(forest: Forest) -> np.ndarray:

@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError
 from gpuediff.crystals.symmetry import crystal_system
 from gpuediff.durable import sha256_of_file
 from gpuediff.errors import InvalidBundle
+from gpuediff.hierarchy.calibration import Calibration
 from gpuediff.hierarchy.labels import CRYSTAL_SYSTEM, SPACE_GROUPS, model_names, space_group_model
 from gpuediff.hierarchy.trained_on import TrainedOn
 from gpuediff.settings import CRYSTAL_SYSTEMS, Settings, Training
@@ -23,7 +24,7 @@ from gpuediff.settings import CRYSTAL_SYSTEMS, Settings, Training
 MANIFEST = "manifest.json"
 FORESTS = "forests"
 FORMAT: Final = "gpuediff model bundle"
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 MANIFEST_BYTES_MAX = 2**24  # a manifest is some 20 kB; what is larger by far is none
 
 
@@ -43,10 +44,13 @@ class Manifest(Settings):
     """The content of `manifest.json`."""
 
     format: Literal["gpuediff model bundle"] = FORMAT
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[2] = SCHEMA_VERSION
     features: dict[str, bool | int | float | str]  # description of the feature block
     training: Training
     trained_on: TrainedOn | None
+    calibration: (
+        Calibration | None
+    )  # None: there was no validation material; probabilities are as the forests give them
     models: dict[str, Model]
     library: dict[str, Any] | None  # configuration and checksum of the pattern library
     metrics: dict[str, Any] | None

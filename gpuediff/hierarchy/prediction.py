@@ -19,8 +19,9 @@ class Prediction:
     system_votes : array, shape (n, systems), float32
         Share of the trees (one pattern), or of the summed difference confidence (a group); a row sums to 1.
     probability : array, shape (n, systems), float32
-        Of each crystal system, as the forest gives it: for a random forest the mean of the leaves' shares. NaN where
-        the answer was put together from the votes of several patterns, which give none.
+        Of each crystal system: what the forest gives (a random forest the mean of the leaves' shares), calibrated if
+        the hierarchy is (`gpuediff.hierarchy.calibration`). NaN where the answer was put together from the votes of
+        several patterns, which give none.
     system_index : array, shape (n,), int64
         Index of the predicted crystal system in `systems`.
     confidence, difference_confidence : array, shape (n,), float32
@@ -49,6 +50,11 @@ class Prediction:
     def crystal_system(self) -> np.ndarray:
         """Names of the predicted crystal systems, shape (n,), str."""
         return np.array(self.systems)[self.system_index]
+
+    @property
+    def system_probability(self) -> np.ndarray:
+        """Probability of the predicted crystal systems, shape (n,), float32; NaN where there is none."""
+        return self.probability[np.arange(len(self)), self.system_index]
 
     def __len__(self) -> int:
         return len(self.system_index)

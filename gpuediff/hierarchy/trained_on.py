@@ -19,7 +19,7 @@ class TrainedOn(Settings):
     # Median over the training patterns of the sum of all intensities, the direct beam included: measured patterns
     # are scaled to it, for the features are proportional to the intensities.
     intensity_sum: Annotated[float, within(0, 1e12, open_low=True)]
-    materials: Annotated[int, within(1, 10_000_000)] | None = None  # the first so many of that side; all if absent
+    materials: Annotated[int, within(1, 10_000_000)] | None = None  # so many of that side; all if absent
 
 
 def intensity_sum_for(hierarchy: Hierarchy, asked: float | None) -> float:

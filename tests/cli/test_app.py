@@ -1,6 +1,7 @@
 """A person or a script at the command line gets answers, files and exit codes to trust."""
 
 import json
+import shutil
 import sys
 
 import h5py
@@ -188,6 +189,87 @@ def test_predictions_go_to_the_screen_to_json_and_to_a_table(folder, peak_table,
     table = pd.read_parquet(out)
     assert list(table["crystal_system"]) == [record["crystal_system"] for record in records]
     np.testing.assert_allclose(table["a"], [record["a"] for record in records], rtol=1e-6)
+
+
+@pytest.fixture
+def promising(folder, tmp_path):
+    """A copy of the model that keeps to an error rate of 10 % from a probability on that some of the patterns have."""
+    model = shutil.copytree(folder / "model", tmp_path / "model")
+    manifest = json.loads((model / "manifest.json").read_text())
+    learned = manifest["calibration"]["single"]
+    assert learned["materials"] > 0
+    learned["thresholds"] = [
+        {"error_rate": 0.05, "probability": None, "coverage": 0.0},
+        {"error_rate": 0.1, "probability": 0.5, "coverage": 0.5},
+    ]
+    (model / "manifest.json").write_text(json.dumps(manifest))
+    return model
+
+
+def test_what_is_too_doubtful_is_said_to_be_undecided_everywhere(promising, peak_table, tmp_path, capsys):
+    command = ("predict", promising, peak_table, "--error-rate", 0.1, "--out")
+    tables = {}
+    for name in ("answers.csv", "answers.parquet"):
+        assert call(*command, tmp_path / name, "--json") == 0
+        tables[name] = (pd.read_csv if name.endswith("csv") else pd.read_parquet)(tmp_path / name)
+    heard = capsys.readouterr()
+    records = json.loads(heard.out.split("\n]\n")[0] + "]")
+    undecided = [record["probability"] < 0.5 for record in records]
+    assert f"{sum(undecided)} of 6 undecided: their probability is below 0.500" in heard.err
+    assert 0 < sum(undecided) < 6
+    assert [record["status"] == "undecided" for record in records] == undecided
+    for record in records:
+        given = record["status"] == "answered"
+        for key in ("crystal_system", "space_group_number", "space_group_confidence", "a", "gamma"):
+            assert (record[key] is not None) == given
+    for table in tables.values():
+        assert (table["status"] == "undecided").tolist() == undecided
+        assert table["crystal_system"].isna().tolist() == undecided
+        assert table["a"].isna().tolist() == undecided
+        numbers = [record["space_group_number"] for record in records if record["status"] == "answered"]
+        assert table["space_group_number"].dropna().tolist() == numbers
+    assert call(*command[:-1]) == 0
+    assert capsys.readouterr().out.count("undecided") == sum(undecided)
+
+
+def test_without_an_error_rate_every_pattern_is_answered_and_there_is_no_status(promising, peak_table, capsys):
+    assert call("predict", promising, peak_table, "--json") == 0
+    for record in json.loads(capsys.readouterr().out):
+        assert "status" not in record
+        assert record["crystal_system"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--error-rate", 0.05], "error rate 0.05: no probability promises it"),
+        (["--error-rate", 0.07], "error rate 0.07: the model knows 0.05, 0.1"),
+        (["--error-rate", 0.1, "--together"], "votes of several have no probability"),
+    ],
+)
+def test_an_error_rate_that_cannot_be_promised_is_an_error(promising, peak_table, options, message, capsys):
+    assert call("predict", promising, peak_table, *options) == 1
+    told = " ".join(capsys.readouterr().err.split())
+    assert message in told
+
+
+def test_the_validation_side_is_scored_apart_and_said_everywhere(folder, tmp_path, capsys):
+    (tmp_path / "library.h5").symlink_to(folder / "library.h5")
+    for name in ("model", "evaluation"):
+        shutil.copytree(folder / name, tmp_path / name)
+    options = ["--folder", tmp_path, "--aggregate", 2, "--side", "validation"]
+    assert call("evaluate", folder / "run.toml", *options, "--json") == 0
+    validation = json.loads(capsys.readouterr().out)["grid"]
+    assert validation["side"] == "validation"
+    assert json.loads((tmp_path / "evaluation" / "metrics.json").read_text())["side"] == "test"
+    page = (tmp_path / "evaluation-validation" / "report.html").read_text(encoding="utf-8")
+    assert "These are the validation materials" in page
+    assert call("model", "info", tmp_path / "model") == 0
+    told = capsys.readouterr().out
+    assert "on unseen materials" in told
+    assert "on validation materials" in told
+    with_classes = {path.name for path in (tmp_path / "evaluation").iterdir()}
+    assert "classes.png" in with_classes
 
 
 def test_patterns_of_one_material_give_one_answer_together(folder, peak_table, capsys):

@@ -73,6 +73,23 @@ def test_a_narrow_terminal_shows_the_free_parameters_only(prediction):
     assert any(line.endswith("a 4.08") for line in lines)
 
 
+def test_what_is_undecided_names_no_system(prediction):
+    decided = np.array([True, False, True, True])
+    table = show.predictions(["0", "1", "2", "3"], prediction, title="peaks.csv", width=80, decided=decided)
+    lines = shown(table, 80)
+    (line,) = [line for line in lines if "undecided" in line]
+    assert line.split() == ["1", "undecided"]
+    assert not any("monoclinic" in line for line in lines)
+
+
+def test_a_bundle_says_how_far_its_probabilities_can_be_trusted():
+    threshold = [{"error_rate": rate, "probability": least} for rate, least in ((0.05, None), (0.1, 0.8), (0.2, 0.5))]
+    learned = {"map": {"gamma": 1.5}, "materials": 40, "thresholds": threshold}
+    info = {"calibration": {"single": learned, "groups": None}}
+    assert show._calibration(info) == "on 40 validation materials; single patterns: gamma 1.50, error rates 0.1, 0.2"
+    assert show._calibration({"calibration": None}) == "none (gamma 1): there were no validation materials"
+
+
 def test_a_long_name_is_wrapped_and_not_cut(prediction):
     name = "a-particle-with-a-name-that-somebody-typed"
     lines = shown(show.predictions([name, "1", "2", "3"], prediction, title="peaks.csv", width=80), 80)

@@ -44,19 +44,21 @@ def answers(true, predicted, *, material=None, **options):
     return Answers(told, told, material, numbers, cells(len(true)).astype(float))
 
 
-def evaluation(single, aggregate=None, *, protocol="any", systems=None):
+def evaluation(single, aggregate=None, *, protocol="any", systems=None, side="test", learned=None):
     """Evaluate hand-made answers."""
     systems = systems or single.predicted.systems
     return Evaluation(
         protocol=protocol,
         thickness=200.0,
+        side=side,
         systems=systems,
         train_materials=7,
+        train_space_groups={139: 3, 225: 4},
         test_materials=len(np.unique(single.material)),
         train_patterns=70,
         test_patterns=len(single.material),
         untrained_space_groups=0.25,
         aggregate_size=10,
-        single=score(single, systems),
-        aggregate=None if aggregate is None else score(aggregate, systems),
+        single=score(single, systems, learned),
+        aggregate=None if aggregate is None else score(aggregate, systems, learned),
     )

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from gpuediff.evaluation.calibration import calibration, coverage_curve, system_calibrations
+from gpuediff.evaluation.calibration import Abstention, abstentions, calibration, coverage_curve, system_calibrations
+from gpuediff.hierarchy.calibration import Learned, ProbabilityMap, Threshold
 from gpuediff.hierarchy.labels import crystal_systems_of
 from tests.evaluation.cases import answers
 
@@ -84,3 +85,26 @@ def test_a_model_that_is_not_calibrated_has_the_scores_of_its_confidence_alone(p
     confidence, calibrated = judged(case)
     assert calibrated is None
     assert confidence.expected_error == pytest.approx(0)
+
+
+def test_the_errors_at_the_promised_rates_are_counted_by_hand():
+    probability = np.array([[0.1, 0.9], [0.25, 0.75], [0.4, 0.6], [0.4, 0.6]])
+    case = answers(["cubic", "tetragonal", "cubic", "cubic"], ["cubic"] * 4, systems=SYSTEMS, probability=probability)
+    thresholds = [(0.01, None), (0.05, 0.875), (0.1, 0.75), (0.2, 0.95)]
+    learned = Learned(
+        map=ProbabilityMap(gamma=1.0, slope=0.0, floor=1e-6),
+        answers=9,
+        materials=3,
+        thresholds=tuple(
+            Threshold(error_rate=rate, probability=least, coverage=0.0 if least is None else 0.5)
+            for rate, least in thresholds
+        ),
+    )
+    right = np.array([True, False, True, True])
+    assert abstentions(case.predicted, right, learned) == [
+        Abstention(0.01, None, 0, 0.0, None),
+        Abstention(0.05, 0.875, 1, 0.25, 0.0),
+        Abstention(0.1, 0.75, 2, 0.5, 0.5),
+        Abstention(0.2, 0.95, 0, 0.0, None),
+    ]
+    assert abstentions(case.predicted, right, None) == []

@@ -17,13 +17,18 @@ class Oracle:
 
     systems = SYSTEMS
     block = SimpleNamespace(pools=False)
+    calibration_ = None
 
-    def predict(self, features, *, crystal_system=None):
+    def predict(self, features, *, crystal_system=None, patterns=None):
         systems = [SYSTEMS[int(code)] for code in features[:, 0]]
         lattice = cells(len(features))
         lattice[:, 0] += features[:, 2]
         told = list(systems if crystal_system is None else crystal_system)
         return prediction(SYSTEMS, told, numbers=features[:, 1].tolist(), lattice=lattice)
+
+    def in_systems(self, prediction, features, crystal_system, *, groups=None):
+        rows = slice(None) if groups is None else np.unique(groups, return_index=True)[1]
+        return self.predict(features[rows], crystal_system=crystal_system)
 
     def aggregate(self, features, groups, *, crystal_system=None):
         _, first = np.unique(groups, return_index=True)
@@ -64,6 +69,8 @@ def test_scores_of_a_case_counted_by_hand():
     assert single.accuracy_error == pytest.approx(np.std([1, 0, 1], ddof=1) / np.sqrt(3))
     assert evaluation.untrained_space_groups == 0.25
     assert (evaluation.train_materials, evaluation.test_materials) == (1, 3)
+    assert evaluation.side == "test"
+    assert evaluation.train_space_groups == {225: 1}
     assert evaluation.aggregate is None
 
 

@@ -12,9 +12,19 @@ from matplotlib.figure import Figure
 
 from gpuediff.evaluation.html import Page, Row, svg
 from gpuediff.evaluation.report import write_report
+from gpuediff.hierarchy.calibration import Learned, ProbabilityMap, Threshold
 from tests.evaluation.cases import answers, cells, evaluation
 
 SYSTEMS = ("tetragonal", "cubic")
+LEARNED = Learned(
+    map=ProbabilityMap(gamma=1.5, slope=0.5, floor=1e-3),
+    answers=500,
+    materials=50,
+    thresholds=(
+        Threshold(error_rate=0.01, probability=None, coverage=0),
+        Threshold(error_rate=0.2, probability=0.625, coverage=0.5),
+    ),
+)
 VOID = {"meta", "img"}
 
 
@@ -73,11 +83,10 @@ def single(tmp_path_factory):
     importances = {f"{part}_R_{n:02d}_{m:02d}": 1 / 12 for n in range(2) for m in range(3) for part in ("abs", "arg")}
     written = write_report(
         folder,
-        evaluation(**told, protocol="hard"),
+        evaluation(**told, protocol="hard", learned=LEARNED),
         told,
         model="<script>alert('Fe & O')</script>",
         importances=importances,
-        train_space_groups=np.array([139, 225, 225, 221]),
     )
     return folder, written
 
@@ -146,6 +155,28 @@ def test_several_protocols_stand_side_by_side(several):
     for protocol in ("any", "measured"):
         assert f"“{protocol}”, 200 Å, 1 pattern" in page
     assert "Answers from 1 pattern have no probability" in page
+
+
+def test_what_was_promised_stands_beside_what_was_kept(single, several):
+    words = " ".join(Reader((single[0] / "report.html").read_text(encoding="utf-8")).words)
+    for told in ("Errors promised and kept", "calibrated on 50 validation materials", "not to be had", "0.625"):
+        assert told in words
+    kept = json.loads((single[0] / "metrics.json").read_text())["single"]["abstention"]
+    assert [one["error_rate"] for one in kept] == [0.01, 0.2]
+    assert kept[1]["coverage"] == kept[1]["answers"] / 40
+    assert "Errors promised" not in (several[0] / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_page_about_validation_materials_says_that_it_proves_nothing(tmp_path):
+    one = case(6, 0, calibrated=True, without_lattice=0)
+    write_report(tmp_path, evaluation(one, side="validation"), {"single": one})
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "These are the validation materials" in page
+    assert "as the forest gives it, there were no validation materials" in page
+    assert "of 6 unseen materials" not in page
+    sides = [evaluation(one, protocol="any"), evaluation(one, protocol="hard", side="validation")]
+    with pytest.raises(ValueError, match="sides test and validation"):
+        write_report(tmp_path, sides, [{"single": one}] * 2)
 
 
 def test_what_is_unknown_is_null_in_json(single):
