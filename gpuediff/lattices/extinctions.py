@@ -7,25 +7,20 @@ break it is compared with that of the others on the same plane or line, over all
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numba import njit, prange
 
-from gpuediff.lattices import refinement
-from gpuediff.lattices.basis import invert
 from gpuediff.lattices.consensus import Pooled
 from gpuediff.lattices.indexing import Indexed
 from gpuediff.lattices.reduction import factor
-from gpuediff.peaks import DIRECT_BEAM_RADIUS, PeakBatch
+from gpuediff.lattices.reflections import REACH, brightness, oriented, reflections_of_pattern
+from gpuediff.peaks import PeakBatch
 from gpuediff.settings import CrystalSystem
 
-Q_MAX = 1.2  # Å⁻¹, of the reflections that are looked for
 S_MAX = 0.01  # Å⁻¹, of their excitation errors: beyond, even strong reflections are often not seen
-S_ROUND = 2e-3  # Å⁻¹, how well excitation errors are known
-REACH = 4.0  # standard deviations of a position, within which a peak is that of a reflection
 FAINT = 1e-3  # of the mean strength, added to both sides of a ratio
 
 # Lines and planes of reflections, with the two indices (u, v) that are left free on them.
@@ -209,15 +204,6 @@ def _sum_groups(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def oriented(root, rows):
-    """Turn a basis of the right metric into the orientation of another one that is near."""
-    inverse = np.empty((3, 3))
-    invert(root, inverse)
-    u, _, v = np.linalg.svd(inverse @ rows)
-    return root @ (u @ v)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
 def _sum_pattern(places, intensity, rows, changes, table, wavelength, reach, sums, counts):
     hkl, strength = strengths_of_pattern(places, intensity, rows, wavelength, reach)
     indices = np.empty((len(changes), 3), np.int64)
@@ -238,50 +224,17 @@ def _sum_pattern(places, intensity, rows, changes, table, wavelength, reach, sum
 @njit(cache=True, nogil=True, error_model="numpy")
 def strengths_of_pattern(places, intensity, rows, wavelength, reach):
     """Reflections near the Ewald sphere, (n, 3), and their strengths as multiples of their mean, (n,)."""
-    direct = np.empty((3, 3))
-    invert(rows, direct)
-    limit = np.empty(3, np.int64)
-    for i in range(3):
-        limit[i] = int(Q_MAX * math.sqrt((direct[:, i] ** 2).sum()))
-    room = 4096
-    hkl, strength = np.empty((room, 3)), np.empty(room)
-    order = np.argsort(places[:, 0])
-    x = places[order, 0]
-    n, total = 0, 0.0
-    for h in range(-limit[0], limit[0] + 1):
-        for k in range(-limit[1], limit[1] + 1):
-            for l in range(-limit[2], limit[2] + 1):
-                gz = h * rows[0, 2] + k * rows[1, 2] + l * rows[2, 2]
-                if abs(gz) > 0.1:
-                    continue
-                gx = h * rows[0, 0] + k * rows[1, 0] + l * rows[2, 0]
-                gy = h * rows[0, 1] + k * rows[1, 1] + l * rows[2, 1]
-                square = gx * gx + gy * gy
-                if square > Q_MAX * Q_MAX or square < DIRECT_BEAM_RADIUS**2 or n == room:
-                    continue
-                s = (2 * gz - wavelength * (square + gz * gz)) / (2 - 2 * wavelength * gz)
-                if abs(s) > S_MAX:
-                    continue
-                nearest, found = reach * reach, -1
-                for j in range(np.searchsorted(x, gx - reach), len(x)):
-                    if x[j] > gx + reach:
-                        break
-                    distance = (x[j] - gx) ** 2 + (places[order[j], 1] - gy) ** 2
-                    if distance < nearest:
-                        nearest, found = distance, order[j]
-                hkl[n, 0], hkl[n, 1], hkl[n, 2] = h, k, l
-                strength[n] = 0.0
-                if found >= 0:
-                    spread = (s * s + S_ROUND * S_ROUND) ** (0.5 / refinement.INTENSITY_POWER)
-                    steep = max(math.sqrt(square), refinement.Q_LOW) ** (
-                        refinement.Q_POWER / refinement.INTENSITY_POWER
-                    )
-                    strength[n] = intensity[found] * spread * steep
-                    total += strength[n]
-                n += 1
+    hkl, square, s, peak = reflections_of_pattern(places, rows, wavelength, reach, S_MAX)
+    strength = np.zeros(len(hkl))
+    total = 0.0
+    for r in range(len(hkl)):
+        if peak[r] >= 0:
+            spread, steep = brightness(square[r], s[r])
+            strength[r] = intensity[peak[r]] * spread * steep
+            total += strength[r]
     if total > 0:
-        strength[:n] *= n / total
-    return hkl[:n], strength[:n]
+        strength *= len(hkl) / total
+    return hkl, strength
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
