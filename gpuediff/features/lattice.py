@@ -9,6 +9,7 @@ is a group of one.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar
@@ -22,15 +23,17 @@ from gpuediff.errors import InvalidBundle
 from gpuediff.features.descriptions import stated_values
 from gpuediff.features.groups import Groups
 from gpuediff.lattices.bravais import ConventionalCells, conventional
-from gpuediff.lattices.consensus import Pooled, pooled
 from gpuediff.lattices.extinctions import CONDITIONS, strengths
 from gpuediff.lattices.holohedries import SYSTEMS, TYPES
 from gpuediff.lattices.indexing import Indexed, Status, index_patterns
+from gpuediff.lattices.merging import merged
+from gpuediff.lattices.operations import OPERATIONS
+from gpuediff.lattices.pooling import Pooled, pooled
 from gpuediff.lattices.reciprocal import inverse_metrics
 from gpuediff.lattices.reduction import bases_of, metric_changes, metrics, reduced
 from gpuediff.lattices.twofold import twofold_axes
 from gpuediff.peaks import DIRECT_BEAM_RADIUS, PeakBatch
-from gpuediff.settings import CRYSTAL_SYSTEMS
+from gpuediff.settings import CRYSTAL_SYSTEMS, CrystalSystem
 
 AXES = 14  # two-fold axes that are described; a cubic lattice has nine
 UNKNOWN = -1.0  # in place of what is not known; no feature has this value otherwise
@@ -58,7 +61,7 @@ class LatticeBlock:
     """
 
     name: ClassVar[str] = "lattice"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     dtype: ClassVar[np.dtype] = np.dtype(np.float32)
     pools: ClassVar[bool] = True
 
@@ -143,7 +146,7 @@ def _columns() -> tuple[str, ...]:
 def _describe(peaks: PeakBatch, indexed: Indexed, groups: Groups, wavelength: float) -> dict[str, np.ndarray]:
     """Return all features by name, each of shape (groups,)."""
     members = indexed[groups.members]
-    found = pooled(members, groups.group_of_member, len(groups))
+    found = pooled(peaks, groups.members, groups.group_of_member, len(groups), members, wavelength=wavelength)
     table = _patterns(peaks, indexed, groups)
     table |= _agreement(members, found, groups)
     metric, covariance = inverse_metrics(found.metric, found.covariance)
@@ -151,7 +154,8 @@ def _describe(peaks: PeakBatch, indexed: Indexed, groups: Groups, wavelength: fl
     table |= _reduced_cell(rows, covariance)
     cells = conventional(rows, covariance)
     table |= _bravais_types(cells)
-    table |= _extinctions(peaks, members, found, cells, groups, wavelength)
+    table |= _extinctions(peaks, found, cells, groups, wavelength)
+    table |= _equivalents(peaks, found, cells, groups, wavelength)
     return {name: np.where(np.isfinite(values), values, UNKNOWN) for name, values in table.items()}
 
 
@@ -178,26 +182,29 @@ def _patterns(peaks: PeakBatch, indexed: Indexed, groups: Groups) -> dict[str, n
 
 
 def _agreement(members: Indexed, found: Pooled, groups: Groups) -> dict[str, np.ndarray]:
-    """How well the patterns support their common lattice."""
-    agrees = found.hypothesis >= 0
-    chosen = np.maximum(found.hypothesis, 0)
+    """How well the patterns support their common lattice, and what those that do say by themselves."""
+    agrees = np.isfinite(found.scale)
     group = groups.group_of_member
     number = np.bincount(group[agrees], minlength=len(groups))
 
     def mean(values: np.ndarray) -> np.ndarray:
-        taken = values[np.arange(len(values)), chosen] if values.ndim == 2 else values
         with np.errstate(invalid="ignore"):
-            return np.bincount(group[agrees], taken[agrees], minlength=len(groups)) / number
+            return np.bincount(group[agrees], values[agrees], minlength=len(groups)) / number
 
     rival = members.score[:, 1] if members.score.shape[1] > 1 else np.full(len(members), np.nan)
+    alone = np.nan_to_num(members.score[:, 0])
     return {
         "support": found.support / groups.sizes,
-        "score": mean(members.score),
-        "score_over_rival": mean(members.score[:, 0] - np.nan_to_num(rival)),
-        "peaks_on": mean(members.peaks_on),
-        "intensity_on": mean(members.intensity_on),
-        "layers": mean(members.layers.astype(np.float64)),
-        "position_noise": mean(members.position_noise),
+        "indexed": found.indexed / groups.sizes,
+        "score": found.score / groups.sizes,
+        "score_over_rival": (found.score - found.rival) / groups.sizes,
+        "own_score": mean(alone),
+        "own_score_over_rival": mean(alone - np.nan_to_num(rival)),
+        "peaks_on": mean(found.on),
+        "intensity_on": mean(np.nan_to_num(members.intensity_on[:, 0])),
+        "layers": mean(members.layers[:, 0].astype(np.float64)),
+        "position_noise": found.noise,
+        "scale_noise": np.sqrt(mean((found.scale - 1) ** 2)),
     }
 
 
@@ -251,22 +258,46 @@ def _bravais_types(cells: ConventionalCells) -> dict[str, np.ndarray]:
 
 def _extinctions(
     peaks: PeakBatch,
-    members: Indexed,
     found: Pooled,
     cells: ConventionalCells,
     groups: Groups,
     wavelength: float,
 ) -> dict[str, np.ndarray]:
     """How weak the reflections are that glide planes and screw axes of each crystal system forbid."""
-    rows = np.arange(len(groups))
-    changes = {system: cells.transformation[rows, likeliest_types(cells, system)] for system in CONDITIONS}
-    seen = strengths(peaks, groups.members, groups.group_of_member, members, found, changes, wavelength=wavelength)
+    changes = _transformations(cells, CONDITIONS)
+    seen = strengths(peaks, groups.members, groups.group_of_member, found, changes, wavelength=wavelength)
     table: dict[str, np.ndarray] = {}
     for system, conditions in CONDITIONS.items():
         for c, condition in enumerate(conditions):
             table[f"{system}_{condition.name}"] = seen[system].ratio[:, c]
             table[f"{system}_{condition.name}_breaking"] = np.log1p(seen[system].breaking[:, c])
     return table
+
+
+def _equivalents(
+    peaks: PeakBatch, found: Pooled, cells: ConventionalCells, groups: Groups, wavelength: float
+) -> dict[str, np.ndarray]:
+    """How equal the strengths are of reflections that operations of each crystal system's holohedry relate."""
+    changes = _transformations(cells, OPERATIONS)
+    seen = merged(peaks, groups.members, groups.group_of_member, found, changes, wavelength=wavelength)
+    table: dict[str, np.ndarray] = {}
+    for system, operations in OPERATIONS.items():
+        if not operations:
+            continue
+        for o, operation in enumerate(operations):
+            table[f"{system}_{operation.name}_evidence"] = seen[system].evidence[:, o]
+            table[f"{system}_{operation.name}_correlation"] = seen[system].correlation[:, o]
+            table[f"{system}_{operation.name}_contrast"] = seen[system].contrast[:, o]
+            table[f"{system}_{operation.name}_pairs"] = np.log1p(seen[system].pairs[:, o])
+        table[f"{system}_repeated"] = seen[system].repeated
+        table[f"{system}_repeats"] = np.log1p(seen[system].repeats)
+    return table
+
+
+def _transformations(cells: ConventionalCells, systems: Iterable[CrystalSystem]) -> dict[CrystalSystem, np.ndarray]:
+    """Rows of the likeliest conventional basis of each crystal system."""
+    rows = np.arange(len(cells.log_likelihood))
+    return {system: cells.transformation[rows, likeliest_types(cells, system)] for system in systems}
 
 
 def likeliest_types(cells: ConventionalCells, system: str) -> np.ndarray:

@@ -1,255 +1,112 @@
-"""One lattice for several patterns of one material.
+"""Lattices that several patterns of one material agree on, each having found its own.
 
 A single pattern knows its lattice well in the detector plane and less well along the beam; other orientations know it
 otherwise. The hypotheses of all patterns of a group are brought to one basis, and their metrics are averaged with the
-inverse of their covariances as weights: what one orientation leaves open another one fixes.
+inverse of their covariances as weights: what one orientation leaves open another one fixes. These are candidates;
+`gpuediff.lattices.joint` lets the peaks decide among them. Compiled, one group at a time.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Annotated
+from typing import NamedTuple
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
 from gpuediff.lattices import basis
-from gpuediff.lattices.indexing import Indexed
-from gpuediff.lattices.reduction import PAIRS, factor
-from gpuediff.settings import Settings, within
-
-_FINALISTS = 3  # references that are followed to the end
+from gpuediff.lattices.reduction import PAIRS
 
 
-class Consensus(Settings):
-    """How the patterns of a group are brought together."""
+class Limits(NamedTuple):
+    """What `gpuediff.lattices.pooling.Pooling` says, as compiled code takes it."""
 
-    references: Annotated[int, within(1, 1000)] = 30  # hypotheses, the best of a group, that are tried as its lattice
-    deviations: Annotated[float, within(1, 20)] = 4.0  # standard, by which numbers of one metric may differ
-    scale_noise: Annotated[float, within(0, 0.1)] = 3e-3  # relative, of the pixel size from pattern to pattern
-    rounds: Annotated[int, within(1, 20)] = 4  # of matching all patterns to the average, and averaging again
-    rival_weight: Annotated[float, within(0.1, 1000)] = 10.0  # score by which a worse hypothesis weighs 1/e
-
-
-@dataclass(frozen=True, eq=False)
-class Pooled:
-    """Lattices of m groups; nan where no pattern of a group has a lattice.
-
-    Parameters
-    ----------
-    lattice : array, shape (m, 3, 3), float64
-        Rows of the direct lattice, Å: shortest vectors, shortest first, the first along x and the second in the xy
-        plane.
-    metric : array, shape (m, 6), float64
-        Of a reciprocal basis, Å⁻², in the order of `gpuediff.lattices.reduction.PAIRS`.
-    covariance : array, shape (m, 6, 6), float64
-        Of the metric, Å⁻⁴.
-    support : array, shape (m,), int64
-        Patterns that agree with the lattice.
-    indexed : array, shape (m,), int64
-        Patterns that have a lattice at all.
-    score : array, shape (m,), float64
-        Sum over the patterns that agree of weight x probability of the deviation; at most `support`.
-    hypothesis : array, shape (n,), int64
-        Which of each pattern's hypotheses agrees with the lattice of its group; -1 where none does.
-    change : array, shape (n, 3, 3), int64
-        The reciprocal basis of the group in terms of that hypothesis's rows, determinant ±1; 0 where there is none.
-    """
-
-    lattice: np.ndarray
-    metric: np.ndarray
-    covariance: np.ndarray
-    support: np.ndarray
-    indexed: np.ndarray
-    score: np.ndarray
-    hypothesis: np.ndarray
-    change: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.support)
-
-
-def pooled(indexed: Indexed, group: np.ndarray, count: int, settings: Consensus | None = None) -> Pooled:
-    """Find the lattice that most patterns of each group agree on.
-
-    Parameters
-    ----------
-    indexed : Indexed
-        n patterns.
-    group : array, shape (n,), integers
-        Group of every pattern, 0 .. count - 1.
-    count : int
-        Number of groups m.
-    settings : Consensus, optional
-
-    Returns
-    -------
-    Pooled
-
-    Raises
-    ------
-    ValueError
-        If there is not one group for each pattern, or a group is not in 0 .. count - 1.
-    """
-    settings = settings or Consensus()
-    group = np.asarray(group)
-    if group.shape != (len(indexed),):
-        raise ValueError(f"group: expected one for each of {len(indexed)} patterns, got shape {group.shape}")
-    if len(group) and not 0 <= group.min() <= group.max() < count:
-        raise ValueError(f"group: expected numbers in 0 .. {count - 1}, got {group.min()} .. {group.max()}")
-    members = np.argsort(group, kind="stable")
-    starts = np.searchsorted(group[members], np.arange(count + 1)).astype(np.int64)
-    metric, covariance, lattice = np.empty((count, 6)), np.empty((count, 6, 6)), np.empty((count, 3, 3))
-    support, there, score = np.zeros(count, np.int64), np.zeros(count, np.int64), np.zeros(count)
-    hypothesis, change = np.full(len(indexed), -1), np.zeros((len(indexed), 3, 3), np.int64)
-    _pool_all(
-        indexed.basis,
-        indexed.covariance,
-        indexed.score,
-        members,
-        starts,
-        settings.references,
-        settings.deviations,
-        settings.scale_noise,
-        settings.rounds,
-        settings.rival_weight,
-        lattice,
-        metric,
-        covariance,
-        support,
-        there,
-        score,
-        hypothesis,
-        change,
-    )
-    return Pooled(lattice, metric, covariance, support, there, score, hypothesis, change)
-
-
-@njit(parallel=True, cache=True, nogil=True, error_model="numpy")
-def _pool_all(
-    bases, covariances, scores, members, starts, references, deviations, scale_noise, rounds, rival_weight,
-    lattice, metric, covariance, support, there, score, hypothesis, change,
-):  # fmt: skip
-    for g in prange(len(starts) - 1):
-        own = members[starts[g] : starts[g + 1]]
-        lattice[g], metric[g], covariance[g] = np.nan, np.nan, np.nan
-        support[g], there[g], score[g] = _pool(
-            bases[own], covariances[own], scores[own], references, deviations, scale_noise, rounds, rival_weight,
-            lattice[g], metric[g], covariance[g],
-        )  # fmt: skip
-        if support[g] > 0:
-            # Of the average itself: it may have left one behind that took part in it.
-            support[g] = _assign_members(
-                bases[own], covariances[own], scores[own], deviations, scale_noise, rival_weight, metric[g],
-                covariance[g], own, hypothesis, change,
-            )  # fmt: skip
+    references: int
+    candidates: int
+    deviations: float
+    scale_noise: float
+    rounds: int
+    rival_weight: float
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _pool(
-    bases, covariances, scores, references, deviations, scale_noise, rounds, rival_weight, lattice, metric, covariance
-):
-    """Pool one group; fill `lattice`, `metric`, `covariance`; return support, patterns with a lattice, score."""
+def candidates(bases, covariances, scores, limits, metric, covariance):
+    """Fill `metric` (wanted, 6) and `covariance` with the lattices that most patterns agree on, the best first.
+
+    No two of them agree with each other. `bases` (patterns, hypotheses, 3, 3), `covariances` and `scores` are those of
+    `Indexed`. Returns how many there are.
+    """
     n, h = scores.shape
-    there = 0
     rank = np.full(n * h, np.inf)
     for p in range(n):
-        there += np.isfinite(scores[p, 0])
         for k in range(h):
             if np.isfinite(scores[p, k]):
                 # Before all others the first hypotheses, the best determined ones first.
                 rank[p * h + k] = 1e6 * k - scores[p, k]
-    if there == 0:
-        return 0, 0, 0.0
     order = np.argsort(rank, kind="mergesort")
-    # A pattern alone has nothing to agree with but itself.
-    tried = min(references, int(np.isfinite(rank).sum())) if n > 1 else 1
-    merit = np.zeros(tried)
-    numbers, spread = np.empty(6), np.empty((6, 6))
-    for t in range(tried if n > 1 else 0):
+    tried = min(limits.references, int(np.isfinite(rank).sum()))
+    merit, numbers, spread = np.zeros(tried), np.empty((tried, 6)), np.empty((tried, 6, 6))
+    for t in range(tried):
         p, k = order[t] // h, order[t] % h
-        _metric(bases[p, k], covariances[p, k], np.eye(3), scale_noise, numbers, spread)
-        merit[t], _ = _average(bases, covariances, scores, deviations, scale_noise, rival_weight, numbers, spread)
-    best, best_support = -1.0, 0
-    rows, found = np.zeros((3, 3)), np.empty((3, 3))
-    for t in np.argsort(-merit, kind="mergesort")[:_FINALISTS]:
+        metric_of(bases[p, k], covariances[p, k], np.eye(3), limits.scale_noise, numbers[t], spread[t])
+        merit[t] = average(bases, covariances, scores, limits, numbers[t], spread[t])
+    found, change = 0, np.empty((3, 3))
+    for t in np.argsort(-merit, kind="mergesort"):
         p, k = order[t] // h, order[t] % h
-        _metric(bases[p, k], covariances[p, k], np.eye(3), scale_noise, numbers, spread)
-        total, agree = 1.0, 1
-        for _ in range(rounds if n > 1 else 0):
-            total, agree = _average(bases, covariances, scores, deviations, scale_noise, rival_weight, numbers, spread)
-            if agree == 0:
-                break
-        if agree > 0 and total > best + 1e-9 and factor(numbers, rows) and _direct(rows, found):
-            best, best_support = total, agree
-            lattice[:] = found
-            covariance[:] = spread
-            metric[:] = numbers
-    return best_support, there, max(best, 0.0)
+        is_known = False
+        for f in range(found):
+            square = _match(
+                bases[p, k], covariances[p, k], metric[f], covariance[f], limits.deviations, limits.scale_noise, change
+            )
+            is_known |= square < 6 * limits.deviations**2
+        if is_known or found == len(metric):
+            continue
+        metric[found], covariance[found] = numbers[t], spread[t]
+        for _ in range(limits.rounds):
+            average(bases, covariances, scores, limits, metric[found], covariance[found])
+        found += 1
+    return found
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _average(bases, covariances, scores, deviations, scale_noise, rival_weight, numbers, spread):
-    """Match every pattern to a metric, and replace it by the weighted average; return score and support."""
+def average(bases, covariances, scores, limits, numbers, spread):
+    """Match every pattern to a metric, and replace it by the weighted average if any agrees; return the score."""
     weight, moment = np.zeros((6, 6)), np.zeros(6)
     own, own_spread, change = np.empty(6), np.empty((6, 6)), np.empty((3, 3))
-    total, support = 0.0, 0
+    total = 0.0
     for p in range(len(scores)):
-        merit, k = _agreeing(
-            bases[p], covariances[p], scores[p], deviations, scale_noise, rival_weight, numbers, spread, change
-        )
+        merit, k = agreeing(bases[p], covariances[p], scores[p], limits, numbers, spread, change)
         if k < 0:
             continue
-        _metric(bases[p, k], covariances[p, k], change, scale_noise, own, own_spread)
+        metric_of(bases[p, k], covariances[p, k], change, limits.scale_noise, own, own_spread)
         inverse = np.linalg.inv(own_spread)
         weight += merit * inverse
         moment += merit * (inverse @ own)
         total += merit
-        support += 1
-    if support:
+    if total > 0:
         spread[:] = np.linalg.inv(weight)
         numbers[:] = spread @ moment
-    return total, support
+    return total
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _agreeing(bases, covariances, scores, deviations, scale_noise, rival_weight, numbers, spread, change):
+def agreeing(bases, covariances, scores, limits, numbers, spread, change):
     """Find the hypothesis of one pattern that agrees best with a metric; fill `change`; return merit and place."""
     best, best_k = 0.0, -1
     trial = np.empty((3, 3))
     for k in range(len(scores)):
         if not np.isfinite(scores[k]):
             continue
-        square = _match(bases[k], covariances[k], numbers, spread, deviations, scale_noise, trial)
-        merit = math.exp((scores[k] - scores[0]) / rival_weight - square / 12)
-        if square < 6 * deviations**2 and merit > best:
+        square = _match(bases[k], covariances[k], numbers, spread, limits.deviations, limits.scale_noise, trial)
+        merit = math.exp((scores[k] - scores[0]) / limits.rival_weight - square / 12)
+        if square < 6 * limits.deviations**2 and merit > best:
             best, best_k = merit, k
             change[:] = trial
     return best, best_k
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _assign_members(
-    bases, covariances, scores, deviations, scale_noise, rival_weight, numbers, spread, members, hypothesis, change
-):
-    """Write down which hypothesis of each pattern agrees with the lattice, and in which basis; return how many."""
-    trial, support = np.empty((3, 3)), 0
-    for p in range(len(members)):
-        _, k = _agreeing(
-            bases[p], covariances[p], scores[p], deviations, scale_noise, rival_weight, numbers, spread, trial
-        )
-        hypothesis[members[p]] = k
-        if k >= 0:
-            support += 1
-            for i in range(3):
-                for j in range(3):
-                    change[members[p], i, j] = int(trial[i, j])
-    return support
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _metric(rows, covariance, change, scale_noise, numbers, spread):
+def metric_of(rows, covariance, change, scale_noise, numbers, spread):
     """Metric of `change` times a basis, and its covariance; the noise of the heights is taken out of the mean."""
     new = change @ rows
     gradient = np.zeros((6, 3))
@@ -331,7 +188,7 @@ def _match(rows, covariance, numbers, spread, deviations, scale_noise, change):
     if best == np.inf:
         return best
     # Without correlations, to choose among equivalent bases; with them, to judge the one that was chosen.
-    _metric(rows, covariance, change, scale_noise, own, own_spread)
+    metric_of(rows, covariance, change, scale_noise, own, own_spread)
     off[:] = own - numbers
     return off @ np.linalg.solve(own_spread + spread, off)
 
@@ -353,22 +210,3 @@ def _product(rows, covariance, first, second, scale_noise):
         value += x * y - xy
         variance += x * x * yy + y * y * xx + 2 * x * y * xy + xx * yy + xy * xy
     return value, variance + (2 * scale_noise * value) ** 2 + 1e-12
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _direct(rows, lattice):
-    """Fill the direct lattice of a reciprocal basis, its shortest vectors in standard position."""
-    inverse, change, numbers = np.empty((3, 3)), np.empty((3, 3)), np.empty(6)
-    if basis.invert(rows, inverse) == 0:
-        return False
-    direct = inverse.T.copy()
-    if not basis.shorten(direct, change):
-        return False
-    for e in range(6):
-        i, j = PAIRS[e]
-        numbers[e] = (direct[i] * direct[j]).sum()
-    standard = np.zeros((3, 3))
-    if not factor(numbers, standard):
-        return False
-    lattice[:] = standard
-    return True

@@ -13,10 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit, prange
 
-from gpuediff.lattices.consensus import Pooled
-from gpuediff.lattices.indexing import Indexed
-from gpuediff.lattices.reduction import factor
-from gpuediff.lattices.reflections import REACH, brightness, oriented, reflections_of_pattern
+from gpuediff.lattices.pooling import Pooled
+from gpuediff.lattices.reflections import REACH, brightness, reflections_of_pattern
 from gpuediff.peaks import PeakBatch
 from gpuediff.settings import CrystalSystem
 
@@ -112,7 +110,6 @@ def strengths(
     peaks: PeakBatch,
     members: np.ndarray,
     group: np.ndarray,
-    indexed: Indexed,
     found: Pooled,
     transformations: Mapping[CrystalSystem, np.ndarray],
     *,
@@ -132,8 +129,6 @@ def strengths(
         Pattern of every member of a group.
     group : array, shape (k,), int64
         Its group, rising.
-    indexed : Indexed
-        Of the k members.
     found : Pooled
         Lattices of m groups.
     transformations : mapping of crystal system to array, shape (m, 3, 3), integers
@@ -153,8 +148,6 @@ def strengths(
     ).reshape(-1, 5)
     changes = np.array([transformations[system] for system in systems], dtype=np.float64)
     sums, counts = np.zeros((len(found), len(table), 2)), np.zeros((len(found), len(table), 2), np.int64)
-    chosen = np.maximum(found.hypothesis, 0)
-    rows = np.arange(len(indexed))
     _sum_groups(
         np.ascontiguousarray(peaks.qx, dtype=np.float64),
         np.ascontiguousarray(peaks.qy, dtype=np.float64),
@@ -162,12 +155,10 @@ def strengths(
         peaks.offsets,
         members,
         np.searchsorted(group, np.arange(len(found) + 1)),
-        found.hypothesis,
-        found.change.astype(np.float64),
-        indexed.basis[rows, chosen],
-        indexed.centre[rows, chosen],
-        indexed.position_noise,
-        found.metric,
+        found.rows,
+        found.centre,
+        found.scale,
+        found.noise,
         changes,
         table,
         wavelength,
@@ -185,21 +176,17 @@ def strengths(
 
 @njit(cache=True, nogil=True, parallel=True, error_model="numpy")
 def _sum_groups(
-    qx, qy, intensity, offsets, members, starts, hypothesis, change, basis, centre, noise, metric, changes,
+    qx, qy, intensity, offsets, members, starts, rows, centre, scale, noise, changes,
     table, wavelength, sums, counts,
 ):  # fmt: skip
     for g in prange(len(starts) - 1):
-        root = np.empty((3, 3))
-        if not (np.isfinite(metric[g, 0]) and factor(metric[g], root)):
-            continue
         for m in range(starts[g], starts[g + 1]):
-            if hypothesis[m] < 0:
+            if not np.isfinite(rows[m, 0, 0]):
                 continue
             own = slice(offsets[members[m]], offsets[members[m] + 1])
-            places = np.stack((qx[own] - centre[m, 0], qy[own] - centre[m, 1]), axis=1)
-            rows = oriented(root, change[m] @ basis[m])
+            places = np.stack((qx[own] - centre[m, 0], qy[own] - centre[m, 1]), axis=1) / scale[m]
             _sum_pattern(
-                places, intensity[own], rows, changes[:, g], table, wavelength, REACH * noise[m], sums[g], counts[g]
+                places, intensity[own], rows[m], changes[:, g], table, wavelength, REACH * noise[g], sums[g], counts[g]
             )
 
 

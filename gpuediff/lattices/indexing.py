@@ -191,7 +191,7 @@ def _index_all(
 ):
     for p in prange(len(offsets) - 1):
         own = slice(offsets[p], offsets[p + 1])
-        places, strength, origin = _strongest(qx[own], qy[own], intensity[own], peaks_max)
+        places, strength, origin = strongest(qx[own], qy[own], intensity[own], peaks_max)
         status[p], noise[p] = hypotheses.index_pattern(
             places, strength, wavelength, limits, basis[p], covariance[p], centre[p], values[p], plane[p]
         )
@@ -200,7 +200,7 @@ def _index_all(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _strongest(qx, qy, intensity, peaks_max):
+def strongest(qx, qy, intensity, peaks_max):
     """The strongest peaks but the direct beam: places, intensities as shares of all that is diffracted, and origin."""
     # Places decide between equals, so that the order in the list does not.
     order = np.argsort(qy, kind="mergesort")

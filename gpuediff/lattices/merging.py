@@ -24,11 +24,10 @@ import numpy as np
 from numba import njit, prange
 
 from gpuediff.lattices.basis import determinant, invert
-from gpuediff.lattices.consensus import Pooled
-from gpuediff.lattices.indexing import Indexed
 from gpuediff.lattices.operations import tables_of
+from gpuediff.lattices.pooling import Pooled
 from gpuediff.lattices.reduction import factor
-from gpuediff.lattices.reflections import Q_MAX, REACH, brightness, oriented, reflections_of_pattern
+from gpuediff.lattices.reflections import Q_MAX, REACH, brightness, reflections_of_pattern
 from gpuediff.peaks import DIRECT_BEAM_RADIUS, PeakBatch
 from gpuediff.settings import CrystalSystem
 
@@ -79,7 +78,6 @@ def merged(
     peaks: PeakBatch,
     members: np.ndarray,
     group: np.ndarray,
-    indexed: Indexed,
     found: Pooled,
     transformations: Mapping[CrystalSystem, np.ndarray],
     *,
@@ -97,8 +95,6 @@ def merged(
         Pattern of every member of a group.
     group : array, shape (k,), int64
         Its group, rising.
-    indexed : Indexed
-        Of the k members.
     found : Pooled
         Lattices of m groups.
     transformations : mapping of crystal system to array, shape (m, 3, 3), integers
@@ -119,8 +115,6 @@ def merged(
     numbers = np.full((m, s, most, 3), np.nan)
     pairs, repeated = np.zeros((m, s, most), np.int64), np.full((m, s), np.nan)
     repeats = np.zeros((m, s), np.int64)
-    chosen = np.maximum(found.hypothesis, 0)
-    rows = np.arange(len(indexed))
     _merge_groups(
         np.ascontiguousarray(peaks.qx, dtype=np.float64),
         np.ascontiguousarray(peaks.qy, dtype=np.float64),
@@ -128,11 +122,10 @@ def merged(
         peaks.offsets,
         members,
         np.searchsorted(group, np.arange(m + 1)),
-        found.hypothesis,
-        found.change.astype(np.float64),
-        indexed.basis[rows, chosen],
-        indexed.centre[rows, chosen],
-        indexed.position_noise,
+        found.rows,
+        found.centre,
+        found.scale,
+        found.noise,
         found.metric,
         changes,
         tables,
@@ -157,7 +150,7 @@ def merged(
 
 @njit(cache=True, nogil=True, parallel=True, error_model="numpy")
 def _merge_groups(
-    qx, qy, intensity, offsets, members, starts, hypothesis, change, basis, centre, noise, metric, changes,
+    qx, qy, intensity, offsets, members, starts, rows, centre, scale, noise, metric, changes,
     tables, wavelength, numbers, pairs, repeated, repeats,
 ):  # fmt: skip
     for g in prange(len(starts) - 1):
@@ -169,12 +162,11 @@ def _merge_groups(
         first = np.zeros(starts[g + 1] - starts[g] + 1, np.int64)
         patterns, n = 0, 0
         for m in range(starts[g], starts[g + 1]):
-            if hypothesis[m] < 0:
+            if not np.isfinite(rows[m, 0, 0]):
                 continue
             own = slice(offsets[members[m]], offsets[members[m] + 1])
-            places = np.stack((qx[own] - centre[m, 0], qy[own] - centre[m, 1]), axis=1)
-            rows = oriented(root, change[m] @ basis[m])
-            more, logs = _values_of_pattern(places, intensity[own], rows, wavelength, REACH * noise[m])
+            places = np.stack((qx[own] - centre[m, 0], qy[own] - centre[m, 1]), axis=1) / scale[m]
+            more, logs = _values_of_pattern(places, intensity[own], rows[m], wavelength, REACH * noise[g])
             while n + len(more) > room:
                 room *= 2
                 hkl, values = _longer(hkl, n, room), _longer(values, n, room)
