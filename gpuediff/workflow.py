@@ -74,7 +74,14 @@ def simulate(
     return build_library(path, run, crystals, skipped, executor=executor, device=device, memory=memory, track=track)
 
 
-def train(run: Run, library: Library, *, materials: int | None = None, track: Track = silent) -> Hierarchy:
+def train(
+    run: Run,
+    library: Library,
+    *,
+    materials: int | None = None,
+    orientations: int | None = None,
+    track: Track = silent,
+) -> Hierarchy:
     """Train the hierarchy of forests on the training materials of a library, and calibrate it on the validation ones.
 
     Parameters
@@ -82,6 +89,8 @@ def train(run: Run, library: Library, *, materials: int | None = None, track: Tr
     materials : int, optional
         Of the training materials only so many, for a learning curve, and of the validation materials the same part,
         drawn at random; all if absent.
+    orientations : int, optional
+        Of each training material only so many patterns, spread evenly over its orientations; all if absent.
 
     Raises
     ------
@@ -105,7 +114,7 @@ def train(run: Run, library: Library, *, materials: int | None = None, track: Tr
         training = _some(training, materials, fraction)
         validation = _some(validation, math.ceil(part * validation.sum()), fraction)
 
-    def by_protocol(chosen: np.ndarray) -> list[LabelledFeatures]:
+    def by_protocol(chosen: np.ndarray, orientations: int | None) -> list[LabelledFeatures]:
         return [
             labelled_features(
                 library,
@@ -114,13 +123,14 @@ def train(run: Run, library: Library, *, materials: int | None = None, track: Tr
                 chosen,
                 protocol=protocol,
                 sizes=settings.group_sizes,
+                orientations=orientations,
                 seed=settings.seed,
                 track=track,
             )
             for protocol in settings.protocols or (library.run.simulation.orientations.protocol,)
         ]
 
-    data = LabelledFeatures.join(by_protocol(training))
+    data = LabelledFeatures.join(by_protocol(training, orientations))
     trained_on = TrainedOn(
         split=run.split,
         crystals_checksum=library.crystals_checksum,
@@ -130,7 +140,7 @@ def train(run: Run, library: Library, *, materials: int | None = None, track: Tr
     hierarchy = Hierarchy(block, settings, trained_on)
     hierarchy.fit(data.features, data.space_group_number, data.lattice, track=track)
     if validation.any():
-        parts = by_protocol(validation)
+        parts = by_protocol(validation, None)
         data, protocol = LabelledFeatures.join(parts), np.repeat(np.arange(len(parts)), [len(part) for part in parts])
         hierarchy.calibrate(
             data.features,

@@ -112,6 +112,7 @@ def labelled_features(
     *,
     protocol: str,
     sizes: tuple[int, ...] = (1,),
+    orientations: int | None = None,
     seed: int = 0,
     track: Track = silent,
 ) -> LabelledFeatures:
@@ -125,6 +126,8 @@ def labelled_features(
     sizes : tuple of int
         Patterns that are described together; each pattern counts once for every size. Blocks that do not pool
         describe every pattern by itself.
+    orientations : int, optional
+        Of each material only so many patterns, spread evenly over its orientations; all if absent.
     seed : int
         Of the detector's chance and of the grouping.
 
@@ -141,6 +144,8 @@ def labelled_features(
     detector = check_protocol(library, protocol)
     chosen = np.flatnonzero(materials[library.material_of_pattern])
     chosen = chosen[np.argsort(library.material_of_pattern[chosen], kind="stable")]
+    if orientations is not None:
+        chosen = chosen[_spread(library.material_of_pattern[chosen], orientations)]
     material_of_chosen = library.material_of_pattern[chosen]
     labels = [aggregate_groups(material_of_chosen, size, seed) for size in sizes if size > 1] if block.pools else []
     parts = []
@@ -161,6 +166,13 @@ def labelled_features(
             )
         )
     return LabelledFeatures.join(parts)
+
+
+def _spread(material: np.ndarray, count: int) -> np.ndarray:
+    """Choose `count` patterns of each of sorted materials, (n,), evenly spaced: (n,) bool."""
+    _, first, number = np.unique(material, return_index=True, return_counts=True)
+    place, number = np.arange(len(material)) - np.repeat(first, number), np.repeat(number, number)
+    return (place + 1) * count // number > place * count // number
 
 
 def _whole_materials(material: np.ndarray) -> list[slice]:
