@@ -33,6 +33,7 @@ part() { # name, seconds, command...
 part machine 30 nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.sm,clocks.mem --format=csv
 part tests 240 python3 -m pytest -m gpu -q -p no:cacheprovider
 part basis 120 python3 benchmarks/basis.py
+part lattice 120 python3 benchmarks/lattice.py
 part bloch 240 python3 benchmarks/bloch_gpu.py
 for tool in memcheck racecheck synccheck initcheck; do
     part "sanitizer-$tool-basis" 60 compute-sanitizer --tool "$tool" --error-exitcode 9 \
@@ -42,6 +43,9 @@ for tool in memcheck racecheck synccheck initcheck; do
     part "sanitizer-$tool-bloch" 90 compute-sanitizer --tool "$tool" --error-exitcode 9 \
         python3 -m pytest -m gpu -q -x -p no:cacheprovider -k "borders_of_blocks or more_beams_than_threads or beams_are_those or fills_the_table" \
         tests/diffraction/test_gpu_propagation.py tests/diffraction/test_gpu_beams.py tests/diffraction/test_gpu_potential.py
+    part "sanitizer-$tool-lattice" 90 compute-sanitizer --tool "$tool" --error-exitcode 9 \
+        python3 -m pytest -m gpu -q -x -p no:cacheprovider -k "no_patterns_and or every_kind_of_pattern" \
+        tests/kernels/test_lattice_index.py
 done
 cp benchmarks/results/*-gpu.json "$out" 2>/dev/null
 exit $failed

@@ -16,9 +16,9 @@ from gpuediff.errors import InvalidBundle, InvalidLibrary
 from gpuediff.evaluation.metrics import Answers, Evaluation, TrainLabels
 from gpuediff.evaluation.metrics import evaluate as evaluate_hierarchy
 from gpuediff.features.blocks import block_of_run
-from gpuediff.features.groups import Groups
 from gpuediff.features.labelled import LabelledFeatures, labelled_features
 from gpuediff.features.preparation import scale_intensity
+from gpuediff.hierarchy.groups import predict_groups
 from gpuediff.hierarchy.trained_on import TrainedOn, intensity_sum_for
 from gpuediff.library.split import hash_fractions, split_materials
 from gpuediff.progress import Track, silent
@@ -264,11 +264,9 @@ def predict(
         If no sum is given and the hierarchy does not know that of its training patterns.
     """
     scaled = scale_intensity(peaks.validate(), intensity_sum_for(hierarchy, intensity_sum))
-    if groups is not None and hierarchy.block.pools:
-        described = Groups.of_labels(groups)
-        return hierarchy.predict(hierarchy.block.compute(scaled, described), patterns=described.sizes)
-    features = hierarchy.block.compute(scaled)
-    return hierarchy.predict(features) if groups is None else hierarchy.aggregate(features, groups)
+    if groups is not None:
+        return predict_groups(hierarchy, scaled, groups)
+    return hierarchy.predict(hierarchy.block.compute(scaled))
 
 
 def _reasons(skipped: list) -> str:

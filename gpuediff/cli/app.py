@@ -308,6 +308,14 @@ def scan(
     lattice_system: Annotated[
         str | None, typer.Option(help="Map space group and lattice with this system's models, not each position's own.")
     ] = None,
+    neighbours: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=5,
+            help="Describe each pattern together with those so many rows and columns away (features lattice).",
+        ),
+    ] = 0,
     device: Device = "auto",
     quiet: Quiet = False,
     as_json: Json = False,
@@ -329,7 +337,13 @@ def scan(
     if measured.note:
         screen.remark(measured.note)
     _, written = map_and_show(
-        measured, hierarchy, out, screen, intensity_sum=intensity_sum, lattice_system=lattice_system
+        measured,
+        hierarchy,
+        out,
+        screen,
+        intensity_sum=intensity_sum,
+        lattice_system=lattice_system,
+        neighbours=neighbours,
     )
     screen.written(*written)
 

@@ -97,11 +97,12 @@ class LatticeBlock:
         InvalidPeaks
             If a position or an intensity is not finite, or an intensity is negative.
         """
-        if arrays.namespace(peaks.qx) is not np:
-            peaks = peaks.to(arrays.CPU)
         groups = Groups.singles(len(peaks)) if groups is None else groups
         wave = wavelength(self.beam_energy)
-        table = _describe(peaks, index_patterns(peaks, wavelength=wave), groups, wave)
+        indexed = index_patterns(peaks, wavelength=wave)
+        if arrays.namespace(peaks.qx) is not np:
+            peaks = peaks.to(arrays.CPU)
+        table = _describe(peaks, indexed, groups, wave)
         return np.stack([np.asarray(values, dtype=np.float32) for values in table.values()], axis=1)
 
     def lattice(self, features: np.ndarray, system: str) -> np.ndarray:

@@ -140,7 +140,8 @@ def index_patterns(peaks: PeakBatch, settings: Indexing | None = None, *, wavele
     ----------
     peaks : PeakBatch
         n patterns; q in Å⁻¹, intensity in any unit. A direct beam within `DIRECT_BEAM_RADIUS` of the origin is taken
-        for the centre; without it the centre is taken to be the origin. Either is refined. GPU arrays are copied.
+        for the centre; without it the centre is taken to be the origin. Either is refined. Arrays of a GPU are indexed
+        there, by kernels/lattice_index.cu.
     settings : Indexing, optional
     wavelength : float
         Of the electrons, Å.
@@ -148,6 +149,7 @@ def index_patterns(peaks: PeakBatch, settings: Indexing | None = None, *, wavele
     Returns
     -------
     Indexed
+        On the host, where all that uses lattices computes.
 
     Raises
     ------
@@ -158,9 +160,11 @@ def index_patterns(peaks: PeakBatch, settings: Indexing | None = None, *, wavele
     """
     if not (math.isfinite(wavelength) and wavelength > 0):
         raise ValueError(f"wavelength = {wavelength}: must be > 0 Å and finite")
-    settings = settings or Indexing()
     if arrays.namespace(peaks.qx) is not np:
-        peaks = peaks.to(arrays.CPU)
+        from gpuediff.lattices.gpu_indexing import index_patterns_on_gpu
+
+        return index_patterns_on_gpu(peaks, settings, wavelength=wavelength)
+    settings = settings or Indexing()
     peaks.validate()
     found = Found.empty(np, len(peaks), settings.hypotheses)
     limits = Limits(

@@ -2,7 +2,8 @@
 
 The steps are those of Gleason et al., Phys. Rev. Mater. 8, 093802 (2024): patterns with too few peaks are dropped, the
 others predicted one by one, the difference confidence of every crystal system is median-filtered as an image of its
-own, and a probe position takes the system whose filtered image is largest there.
+own, and a probe position takes the system whose filtered image is largest there. A feature block that describes
+several patterns by one lattice can take each with its neighbours: noise of positions falls with their number.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ import numpy as np
 from scipy.ndimage import median_filter
 
 from gpuediff.errors import InvalidScan
+from gpuediff.features.groups import Groups
 from gpuediff.features.preparation import scale_intensity
 from gpuediff.hierarchy.trained_on import intensity_sum_for
-from gpuediff.peaks import PeakBatch
+from gpuediff.peaks import PeakBatch, offsets_of
 from gpuediff.progress import Track, silent
 from gpuediff.scans.readers import Scan
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from gpuediff.hierarchy.hierarchy import Hierarchy
     from gpuediff.hierarchy.prediction import Prediction
 
+NEIGHBOURS_MAX = 5  # rows and columns: 121 patterns
 PATTERNS_PER_BATCH = 16_384  # bounds the memory of features: 70 MB for the 1,066 of the paper
 
 
@@ -140,6 +143,7 @@ def map_scan(
     filter_size: int = 5,
     difference_confidence_min: float = 0.005,
     lattice_system: str | None = None,
+    neighbours: int = 0,
     track: Track = silent,
 ) -> ScanMaps:
     """Predict every probe position of a scan.
@@ -162,6 +166,9 @@ def map_scan(
         Probe positions whose filtered difference confidence is smaller are dropped.
     lattice_system : str, optional
         Crystal system whose models predict space group and lattice everywhere; each probe position's own if absent.
+    neighbours : int
+        Every pattern is described together with those at most so many rows and columns away; only by feature blocks
+        that can.
     track : Track, optional
 
     Returns
@@ -175,7 +182,12 @@ def map_scan(
         If an option is out of range, or no pattern at all can be predicted.
     """
     intensity_sum = intensity_sum_for(hierarchy, intensity_sum)
-    _check_options(intensity_sum, peaks_min, filter_size, difference_confidence_min)
+    _check_options(intensity_sum, peaks_min, filter_size, difference_confidence_min, neighbours)
+    if neighbours and not hierarchy.block.pools:
+        raise InvalidScan(
+            f"neighbours = {neighbours}: the model's features {hierarchy.block.name!r} describe every pattern by "
+            f"itself: take 0, or a model of features 'lattice'"
+        )
     status = classify(scan.peaks, peaks_min).reshape(scan.shape)
     usable = np.flatnonzero(status == Status.PREDICTED)
     if not len(usable):
@@ -184,8 +196,9 @@ def map_scan(
 
     arrays: dict[str, np.ndarray] = {}
     systems: tuple[str, ...] = ()
-    for patterns, features in _features(scan.peaks, usable, hierarchy, intensity_sum, track):
-        prediction = hierarchy.predict(features, crystal_system=lattice_system)
+    there = status == Status.PREDICTED
+    for patterns, features, sizes in _features(scan.peaks, usable, there, neighbours, hierarchy, intensity_sum, track):
+        prediction = hierarchy.predict(features, patterns=sizes, crystal_system=lattice_system)
         if not arrays:
             systems = tuple(prediction.systems)
             arrays = _empty_arrays(status.size, len(systems))
@@ -204,9 +217,10 @@ def map_scan(
     if lattice_system is None:
         # Where filtering changed the system, space group and lattice come from the models of the new one.
         changed = np.flatnonzero((filtered_system >= 0) & (filtered_system != raw_system))
-        for patterns, features in _features(scan.peaks, changed, hierarchy, intensity_sum, track):
+        again = _features(scan.peaks, changed, there, neighbours, hierarchy, intensity_sum, track)
+        for patterns, features, sizes in again:
             names = np.array(systems)[filtered_system.reshape(-1)[patterns]]
-            _fill_structure(arrays, patterns, hierarchy.predict(features, crystal_system=names))
+            _fill_structure(arrays, patterns, hierarchy.predict(features, patterns=sizes, crystal_system=names))
     _clear_structure(arrays, status.reshape(-1) != Status.PREDICTED)
 
     return ScanMaps(
@@ -221,6 +235,7 @@ def map_scan(
             "filter_size": filter_size,
             "difference_confidence_min": difference_confidence_min,
             "lattice_system": lattice_system,
+            "neighbours": neighbours,
         },
         source=scan.source,
         calibration=dict(scan.calibration),
@@ -230,7 +245,9 @@ def map_scan(
     )
 
 
-def _check_options(intensity_sum: float, peaks_min: int, filter_size: int, difference_confidence_min: float) -> None:
+def _check_options(
+    intensity_sum: float, peaks_min: int, filter_size: int, difference_confidence_min: float, neighbours: int
+) -> None:
     for name, value, fits, expected in (
         ("intensity_sum", intensity_sum, np.isfinite(intensity_sum) and intensity_sum > 0, "> 0"),
         ("peaks_min", peaks_min, peaks_min >= 1, ">= 1"),
@@ -241,6 +258,7 @@ def _check_options(intensity_sum: float, peaks_min: int, filter_size: int, diffe
             0 <= difference_confidence_min <= 1,
             "between 0 and 1",
         ),
+        ("neighbours", neighbours, 0 <= neighbours <= NEIGHBOURS_MAX, f"between 0 and {NEIGHBOURS_MAX}"),
     ):
         if not fits:
             raise InvalidScan(f"{name} = {value}: must be {expected}")
@@ -298,13 +316,41 @@ def filter_systems(
 
 
 def _features(
-    peaks: PeakBatch, patterns: np.ndarray, hierarchy: Hierarchy, intensity_sum: float, track: Track
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield batches of pattern indices and their features."""
+    peaks: PeakBatch,
+    patterns: np.ndarray,
+    usable: np.ndarray,
+    neighbours: int,
+    hierarchy: Hierarchy,
+    intensity_sum: float,
+    track: Track,
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
+    """Yield batches of pattern indices, their features, and how many patterns each is described together with."""
     starts = range(0, len(patterns), PATTERNS_PER_BATCH)
     for start in track(starts, "predicting patterns"):
         batch = patterns[start : start + PATTERNS_PER_BATCH]
-        yield batch, hierarchy.block.compute(scale_intensity(peaks[batch], intensity_sum))
+        if not neighbours:
+            yield batch, hierarchy.block.compute(scale_intensity(peaks[batch], intensity_sum)), None
+            continue
+        windows = neighbourhoods(batch, usable, neighbours)
+        needed, members = np.unique(windows.members, return_inverse=True)
+        scaled = scale_intensity(peaks[needed], intensity_sum)
+        yield batch, hierarchy.block.compute(scaled, Groups(members, windows.offsets)), windows.sizes
+
+
+def neighbourhoods(patterns: np.ndarray, usable: np.ndarray, reach: int) -> Groups:
+    """Group each of some patterns, (m,) places in the flat scan, with those at most `reach` rows and columns away.
+
+    Only patterns that are `usable`, (ny, nx) bool, are taken; the scan ends at its edges. The pattern itself comes
+    first.
+    """
+    steps = np.array([(y, x) for y in range(-reach, reach + 1) for x in range(-reach, reach + 1)])
+    steps = steps[np.argsort(np.abs(steps).sum(axis=1), kind="stable")]
+    ny, nx = usable.shape
+    row = patterns[:, np.newaxis] // nx + steps[:, 0]
+    column = patterns[:, np.newaxis] % nx + steps[:, 1]
+    inside = (row >= 0) & (row < ny) & (column >= 0) & (column < nx)
+    inside[inside] = usable[row[inside], column[inside]]
+    return Groups((row * nx + column)[inside], offsets_of(inside.sum(axis=1)))
 
 
 def _empty_arrays(count: int, systems: int) -> dict[str, np.ndarray]:

@@ -10,6 +10,7 @@ from scipy import ndimage
 
 from gpuediff.errors import InvalidScan
 from gpuediff.features.preparation import remove_direct_beam, scale_intensity
+from gpuediff.hierarchy.groups import predict_groups
 from gpuediff.progress import Track, silent
 from gpuediff.scans.maps import PATTERNS_PER_BATCH, ScanMaps
 from gpuediff.scans.readers import Scan
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from gpuediff.hierarchy.hierarchy import Hierarchy
     from gpuediff.hierarchy.prediction import Prediction
 
+PATTERNS_POOLED = 20  # of a particle, described together; more say little that is new
 TOUCHING = np.ones((3, 3), dtype=int)  # probe positions that share an edge or a corner are connected
 
 
@@ -86,7 +88,8 @@ class Particles:
     by_brightest : ParticlePredictions
         From that pattern alone.
     by_aggregation : ParticlePredictions
-        From all patterns of the particle together.
+        From all patterns of the particle together; of a feature block that describes several patterns by one lattice,
+        from the `PATTERNS_POOLED` brightest.
     step_size : float, optional
         Distance between probe positions, Å.
     """
@@ -172,7 +175,9 @@ def find_particles(
     row, column = np.divmod(positions, scan.shape[1])
     sums = [np.bincount(particle, weights=axis, minlength=len(system)) for axis in (row, column)]
     centroid = np.stack(sums, axis=1) / size[:, None]
-    brightest = _brightest(scan, positions, particle, len(system))
+    diffracted = _diffracted(scan, positions)
+    first = np.flatnonzero(_brightest_of(diffracted, particle, 1))
+    brightest = positions[first[np.argsort(particle[first])]]
 
     intensity_sum = float(maps.options["intensity_sum"] or 0)
     by_brightest, by_aggregation = ParticlePredictions.empty(len(system)), ParticlePredictions.empty(len(system))
@@ -181,8 +186,10 @@ def find_particles(
         peaks = scale_intensity(scan.peaks[brightest[members]], intensity_sum)
         by_brightest.fill(members, hierarchy.predict(hierarchy.block.compute(peaks), crystal_system=name))
         inside = np.isin(particle, members)
-        features = hierarchy.block.compute(scale_intensity(scan.peaks[positions[inside]], intensity_sum))
-        by_aggregation.fill(members, hierarchy.aggregate(features, particle[inside], crystal_system=name))
+        if hierarchy.block.pools:
+            inside[inside] = _brightest_of(diffracted[inside], particle[inside], PATTERNS_POOLED)
+        peaks, groups = scale_intensity(scan.peaks[positions[inside]], intensity_sum), particle[inside]
+        by_aggregation.fill(members, predict_groups(hierarchy, peaks, groups, crystal_system=name))
 
     return Particles(
         labels,
@@ -196,13 +203,20 @@ def find_particles(
     )
 
 
-def _brightest(scan: Scan, positions: np.ndarray, particle: np.ndarray, count: int) -> np.ndarray:
-    """Index of each particle's pattern with most diffracted intensity, shape (p,), int64."""
+def _diffracted(scan: Scan, positions: np.ndarray) -> np.ndarray:
+    """Sum of all intensities but the direct beam's, (n,) float64."""
     diffracted = remove_direct_beam(scan.peaks[positions], "centre")
-    total = np.bincount(diffracted.pattern_of_peak, weights=diffracted.intensity, minlength=len(positions))
-    order = np.lexsort((-total, particle))
-    first = np.searchsorted(particle[order], np.arange(count))
-    return positions[order[first]]
+    return np.bincount(diffracted.pattern_of_peak, weights=diffracted.intensity, minlength=len(positions))
+
+
+def _brightest_of(diffracted: np.ndarray, particle: np.ndarray, count: int) -> np.ndarray:
+    """Choose each particle's patterns with most diffracted intensity, `count` of them at most, (n,) bool."""
+    order = np.lexsort((-diffracted, particle))
+    ordered = particle[order]
+    rank = np.arange(len(order)) - np.searchsorted(ordered, ordered)
+    chosen = np.zeros(len(order), dtype=bool)
+    chosen[order[rank < count]] = True
+    return chosen
 
 
 def _batches(system: np.ndarray, size: np.ndarray) -> list[tuple[int, np.ndarray]]:

@@ -17,6 +17,7 @@ from gpuediff.crystals.sources import read_crystals
 from gpuediff.diffraction.orientations import orientations_for
 from gpuediff.diffraction.simulate import simulate
 from gpuediff.errors import InvalidPeaks
+from gpuediff.features.lattice import LatticeBlock
 from gpuediff.lattices import gpu_indexing
 from gpuediff.lattices.gpu_indexing import SHARED_MEMORY, index_patterns_on_gpu, launch_geometry
 from gpuediff.lattices.indexing import Indexing, Status, index_patterns
@@ -245,3 +246,13 @@ def test_no_patterns_and_patterns_without_peaks_have_no_lattice(implementation):
     assert np.isnan(result.basis).all()
     assert np.isnan(result.centre).all()
     assert (result.layers == 0).all()
+
+
+@needs_compiler
+def test_features_of_patterns_on_a_gpu_are_those_of_the_cpu():
+    block, peaks = LatticeBlock(300e3), cuts.patterns(4, seed=11)[0]
+    launched = mock.patch.object(gpu_indexing, "launch", wraps=gpu_indexing.launch)
+    with host_shim_as_gpu(), mock.patch.object(gpu_indexing, "THREADS", 4), launched as launch:
+        got = block.compute(peaks)
+    assert launch.called
+    np.testing.assert_array_equal(got, block.compute(peaks))

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from gpuediff.features.groups import Groups
 from gpuediff.hierarchy.prediction import Prediction
 from gpuediff.hierarchy.trained_on import TrainedOn
 from gpuediff.peaks import PeakBatch
@@ -14,12 +15,24 @@ SYSTEMS = ("monoclinic", "hexagonal", "cubic")
 class FakeBlock:
     """Features: the sum of all intensities, the system and the lead that `pattern` wrote into the last peak."""
 
+    name = "fake"
     width = 3
+    pools = False
 
     def compute(self, peaks: PeakBatch) -> np.ndarray:
         peaks.validate()
         rows = [(np.sum(intensity), qx[-1], qy[-1]) for qx, qy, intensity in peaks]
         return np.array(rows, dtype=np.float32).reshape(-1, 3)
+
+
+class PoolingBlock(FakeBlock):
+    """Describes a group by the features of its first pattern."""
+
+    pools = True
+
+    def compute(self, peaks: PeakBatch, groups: Groups | None = None) -> np.ndarray:
+        features = super().compute(peaks)
+        return features if groups is None else features[groups.first]
 
 
 class FakeHierarchy:
@@ -28,9 +41,11 @@ class FakeHierarchy:
 
     def __init__(self):
         self.intensity_sums = []
+        self.sizes = []
 
-    def predict(self, features, *, crystal_system=None):
+    def predict(self, features, *, patterns=None, crystal_system=None):
         self.intensity_sums += features[:, 0].tolist()
+        self.sizes += [1] * len(features) if patterns is None else list(patterns)
         index = np.rint(features[:, 1] * 10).astype(int)
         return self._answer(index, features[:, 2], np.zeros_like(features[:, 2]), crystal_system)
 
@@ -59,6 +74,10 @@ class FakeHierarchy:
         return Prediction(
             SYSTEMS, votes, votes, index, votes[n, index], np.float32(lead), 100 + model, half, half, lattice
         )
+
+
+class PoolingHierarchy(FakeHierarchy):
+    block = PoolingBlock()
 
 
 def pattern(system: int, lead: float, *, brightness: float = 1.0, peaks: int = 6):

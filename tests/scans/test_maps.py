@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 
@@ -8,10 +10,10 @@ from gpuediff.features.radial_basis import RadialBasis
 from gpuediff.hierarchy.hierarchy import Hierarchy
 from gpuediff.hierarchy.trained_on import TrainedOn
 from gpuediff.peaks import PeakBatch
-from gpuediff.scans.maps import Status, classify, filter_systems, map_scan
+from gpuediff.scans.maps import Status, classify, filter_systems, map_scan, neighbourhoods
 from gpuediff.scans.particles import find_particles
 from gpuediff.settings import Forest, Split, Training
-from tests.scans.fakes import SYSTEMS, FakeHierarchy, pattern, scan_of, uniform_scan
+from tests.scans.fakes import SYSTEMS, FakeHierarchy, PoolingHierarchy, pattern, scan_of, uniform_scan
 
 HEXAGONAL, CUBIC = 1, 2
 
@@ -228,3 +230,29 @@ def test_a_trained_hierarchy_maps_square_and_hexagonal_nets_where_they_are():
     particles = find_particles(scan, maps, hierarchy)
     assert sorted(particles.by_aggregation.crystal_system) == ["cubic", "hexagonal"]
     np.testing.assert_array_equal(particles.by_aggregation.crystal_system, particles.crystal_system)
+
+
+def test_a_neighbourhood_is_the_usable_patterns_around_itself_first():
+    usable = np.ones((4, 5), dtype=bool)
+    usable[1, 1] = False
+    groups = neighbourhoods(np.array([0, 7, 19]), usable, 1)
+    members = [groups.members[start:end].tolist() for start, end in itertools.pairwise(groups.offsets)]
+    assert [one[0] for one in members] == [0, 7, 19]
+    assert [sorted(one) for one in members] == [[0, 1, 5], [1, 2, 3, 7, 8, 11, 12, 13], [13, 14, 18, 19]]
+
+
+def test_neighbours_are_handed_to_a_block_that_pools_with_their_number():
+    hierarchy = PoolingHierarchy()
+    system = np.full((3, 3), CUBIC)
+    system[2, 2] = -1
+    maps = map_scan(uniform_scan(system, 0.4), hierarchy, filter_size=1, neighbours=1)
+    assert maps.options["neighbours"] == 1
+    # Of the position (0, 0), of the middle, and of the last one.
+    assert (hierarchy.sizes[0], hierarchy.sizes[4], hierarchy.sizes[7]) == (4, 8, 5)
+
+
+def test_neighbours_are_refused_by_a_block_that_does_not_pool():
+    with pytest.raises(
+        InvalidScan, match="neighbours = 1: the model's features 'fake' describe every pattern"
+    ):
+        map_scan(uniform_scan(np.full((2, 2), CUBIC), 0.4), FakeHierarchy(), neighbours=1)

@@ -3,8 +3,8 @@ import pytest
 
 from gpuediff.errors import InvalidScan
 from gpuediff.scans.maps import map_scan
-from gpuediff.scans.particles import find_particles, label_particles
-from tests.scans.fakes import FakeHierarchy, pattern, scan_of, uniform_scan
+from gpuediff.scans.particles import PATTERNS_POOLED, find_particles, label_particles
+from tests.scans.fakes import FakeHierarchy, PoolingHierarchy, pattern, scan_of, uniform_scan
 
 MONOCLINIC, HEXAGONAL, CUBIC = 0, 1, 2
 
@@ -110,3 +110,13 @@ def test_maps_of_another_scan_are_refused():
     maps = map_scan(uniform_scan(image("cc"), 0.4), hierarchy, filter_size=1)
     with pytest.raises(InvalidScan, match=r"\(2, 1\) probe positions, but the maps have \(1, 2\)"):
         find_particles(uniform_scan(image("c c"), 0.4), maps, hierarchy)
+
+
+def test_a_block_that_pools_describes_the_brightest_patterns_of_a_particle_together():
+    hierarchy = PoolingHierarchy()
+    patterns = [pattern(CUBIC, 0.2 + 0.01 * k, brightness=1 + k) for k in range(PATTERNS_POOLED + 5)]
+    scan = scan_of(patterns, (5, 5))
+    particles = find_particles(scan, map_scan(scan, hierarchy, filter_size=1), hierarchy, size_min=1)
+    assert hierarchy.sizes[-1] == PATTERNS_POOLED
+    # The five darkest are left out; the group's features are those of its first.
+    np.testing.assert_allclose(particles.by_aggregation.difference_confidence, [0.25], atol=1e-6)
