@@ -21,11 +21,11 @@ from gpuediff.lattices.reflections import oriented
 _LOOSEST = 0.06  # relative, by which a candidate's vectors may be off
 _TIGHTEST = 1e-3
 UNEXPLAINED = math.log(0.05)  # weight of a pattern that is of no lattice, or of another one
-#: Logarithm of the number of orientations that can be told apart, which a score must pay for.
-_ORIENTATIONS = 14.0
 PEAKS_MIN = 3  # on the lattice, for a pattern to be of it
 #: Relative errors that positions are allowed while orientations are only roughly known.
 _TIGHTENING = (orienting.PAIR_LOOSENESS, 0.008, 0.003)
+_SPREAD_MIN, _SPREAD_MAX = 0.5, 8.0
+_STRAY = 0.25  # relative, of a candidate's volume, by which a fit may change it
 _STEP_MAX = 0.1  # of the mean of the metric's diagonal, in one step
 _STEPS = 2  # of the fit between two assignments
 _SCALE_NOISE = 0.01  # relative, of the pixel size from pattern to pattern, before it is known
@@ -50,6 +50,7 @@ class Fit(NamedTuple):
     rows: np.ndarray  # (patterns, 3, 3)
     shift: np.ndarray  # (patterns, 2)
     scale: np.ndarray  # (patterns,)
+    spread: np.ndarray  # (patterns,) of the excitation errors, over what is expected of them
     score: np.ndarray  # (patterns,)
     hkl: np.ndarray  # (peaks, 3)
     on: np.ndarray  # (peaks,)
@@ -64,6 +65,7 @@ def room(patterns, peaks):
         np.zeros((6, 6)),
         np.zeros((patterns, 3, 3)),
         np.zeros((patterns, 2)),
+        np.ones(patterns),
         np.ones(patterns),
         np.full(patterns, -np.inf),
         np.zeros((peaks, 3)),
@@ -105,6 +107,7 @@ def fit_group(patterns, known, noise, wavelength, metric, covariance, passes, fi
     fit.score[:] = -np.inf
     fit.shift[:] = 0.0
     fit.scale[:] = 1.0
+    fit.spread[:] = 1.0
     n = len(patterns.starts) - 1
     root = np.zeros((3, 3))
     indices = np.empty((orienting.VECTORS, 3))
@@ -153,6 +156,12 @@ def fit_group(patterns, known, noise, wavelength, metric, covariance, passes, fi
                 loose[p] = max(floor, uncertainty)
                 _assign_one(patterns, noise, loose[p], wavelength, fit, p)
         noise, scale_noise = estimate, _scale_noise(patterns, fit)
+    if not factor(metric, root):
+        return -np.inf, noise
+    volume = basis.determinant(root)
+    # A fit that leaves its candidate behind has given the peaks indices by which no lattice is determined.
+    if not (factor(fit.metric, root) and abs(basis.determinant(root) / volume - 1) < _STRAY):
+        return -np.inf, noise
     total = 0.0
     for p in range(n):
         total += max(fit.score[p], UNEXPLAINED)
@@ -196,7 +205,7 @@ def _assign_one(patterns, noise, loose, wavelength, fit, p):
         moved, patterns.expected[own], len(moved), fit.rows[p], noise, loose, wavelength, orienting.LAYERS,
         fit.hkl[own], fit.on[own], fit.ratio[own],
     )  # fmt: skip
-    fit.score[p] = value - _ORIENTATIONS
+    fit.score[p] = value - orienting.ORIENTATIONS
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -239,6 +248,7 @@ def _refine(patterns, noise, loose, scale_noise, wavelength, root, fit):
             continue
         # rows = root · turn
         turn[:] = inverse @ fit.rows[p]
+        heights, trusted = 2.0, 2.0  # as if two heights had been as expected
         a, b, r = np.zeros((_LOCAL, _LOCAL)), np.zeros((_LOCAL, 6)), np.zeros(_LOCAL)
         for k in range(3):
             a[k, k] = 1e-2
@@ -299,6 +309,8 @@ def _refine(patterns, noise, loose, scale_noise, wavelength, root, fit):
                     right[e] += w * value[o]
                     for f in range(6):
                         normal[e, f] += w * jacobian[o, f]
+        # Of a pattern the mean excitation error is its own, see `refinement.SCALE_SPREAD`.
+        fit.spread[p] = min(max(fit.spread[p] * math.sqrt(heights / trusted), _SPREAD_MIN), _SPREAD_MAX)
         if not _invert(a, inner[p]):
             return -1.0
         mixed[p] = b
@@ -315,22 +327,20 @@ def _refine(patterns, noise, loose, scale_noise, wavelength, root, fit):
         return -1.0
     step = fit.covariance @ right
     step *= min(1.0, _STEP_MAX * size / max(np.abs(step).max(), 1e-30))
-    count = 0.0
-    for p in range(n):
-        if not taken[p]:
-            continue
-        count += 1
-        own_step = inner[p] @ (rest[p] - mixed[p] @ step)
-        turn[:] = inverse @ fit.rows[p]
-        moved = root.copy()
-        for e in range(6):
-            moved += step[e] * slopes[e]
-        fit.rows[p] = moved @ turn @ _rotation(own_step[:3])
-        fit.shift[p] += own_step[3:5]
-        fit.scale[p] += own_step[5]
     moved = root.copy()
     for e in range(6):
         moved += step[e] * slopes[e]
+    count = 0.0
+    for p in range(n):
+        turn[:] = inverse @ fit.rows[p]
+        if not taken[p]:
+            fit.rows[p] = moved @ turn  # it may take part in the end
+            continue
+        count += 1
+        own_step = inner[p] @ (rest[p] - mixed[p] @ step)
+        fit.rows[p] = moved @ turn @ _rotation(own_step[:3])
+        fit.shift[p] += own_step[3:5]
+        fit.scale[p] += own_step[5]
     for e in range(6):
         i, j = PAIRS[e]
         fit.metric[e] = (moved[i] * moved[j]).sum()
@@ -341,9 +351,9 @@ def _refine(patterns, noise, loose, scale_noise, wavelength, root, fit):
     for p in range(n):
         size += fit.scale[p] / count if taken[p] else 0.0
     for p in range(n):
+        fit.rows[p] *= size
         if taken[p]:
             fit.scale[p] /= size
-            fit.rows[p] *= size
     root *= size
     fit.metric[:] *= size * size
     freedom = number - 5 * count - 6

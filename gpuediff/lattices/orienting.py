@@ -16,6 +16,8 @@ from gpuediff.lattices import basis
 from gpuediff.lattices.refinement import _T_NORM, DEGREES
 from gpuediff.lattices.search import OUTLIERS, RADII
 
+#: Logarithm of the number of orientations that can be told apart, which a score must pay for.
+ORIENTATIONS = 14.0
 VECTORS = 1500  # of the lattice, the shortest, that peaks are compared with
 SEEDS = 7  # peaks near the direct beam, whose pairs are tried
 _SEED_RADIUS = 0.05  # Å⁻¹; nearer peaks have no good angle
@@ -26,6 +28,7 @@ _REACH = 2.0  # times the mean uncertainty of a lattice, which that of one of it
 _BUDGET = 400  # orientations that are tried at most
 _COMPLETE, _CONFIRM = 0.85, 20  # a share of peaks after which only so many more orientations are tried
 _KEPT = 4  # orientations that are tried on all peaks
+_TIE = 1e-9  # by which a score must be better: rounding must not choose between an orientation and its mirror image
 LAYERS = 5  # places along the beam, where lattice points are sought
 _HEIGHTS = np.array([0.0, 0.012, -0.012, 0.025, -0.025])  # Å⁻¹ beside the Ewald sphere, where lattice points are sought
 PAIR_LOOSENESS = 0.02  # relative, by which an orientation from two peaks may be off
@@ -188,10 +191,10 @@ def orient(places, expected, root, vectors, lengths, tolerance, noise, scale_noi
                                 )
                                 turned[c, d] += along * frame_q[e, d]
                     value = score(places, expected, tried, turned, noise, looseness, wavelength, 1, hkl, on, ratio)
-                    if value <= kept_score[_KEPT - 1]:
+                    if value <= kept_score[_KEPT - 1] + _TIE:
                         continue
                     place = _KEPT - 1
-                    while place > 0 and kept_score[place - 1] < value:
+                    while place > 0 and kept_score[place - 1] < value - _TIE:
                         kept_score[place] = kept_score[place - 1]
                         kept[place] = kept[place - 1]
                         place -= 1
@@ -204,7 +207,7 @@ def orient(places, expected, root, vectors, lengths, tolerance, noise, scale_noi
         if kept_score[t] == -np.inf:
             break
         value = score(places, expected, peaks, kept[t], noise, looseness, wavelength, LAYERS, hkl, on, ratio)
-        if value > best:
+        if value > best + _TIE:
             best = value
             rows[:] = kept[t]
     return best

@@ -360,6 +360,7 @@ def _keep(fit, metric, covariance, known):
 @njit(cache=True, nogil=True, error_model="numpy")
 def _copy(fit, to):
     to.metric[:], to.covariance[:], to.rows[:], to.shift[:] = fit.metric, fit.covariance, fit.rows, fit.shift
+    to.spread[:] = fit.spread
     to.scale[:], to.score[:], to.hkl[:], to.on[:], to.ratio[:] = fit.scale, fit.score, fit.hkl, fit.on, fit.ratio
 
 

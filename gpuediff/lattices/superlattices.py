@@ -94,9 +94,9 @@ def _hermite(index, kind, change):
     """Fill `change` with one of the index² + index + 1 sublattices of a prime index, in Hermite normal form."""
     change[:] = np.eye(3)
     if kind < index * index:
-        change[2, 0], change[2, 1], change[2, 2] = kind % index, kind // index, index
+        change[0, 2], change[1, 2], change[2, 2] = kind % index, kind // index, index
     elif kind < index * index + index:
-        change[1, 0], change[1, 1] = kind - index * index, index
+        change[0, 1], change[1, 1] = kind - index * index, index
     else:
         change[0, 0] = index
 

@@ -48,6 +48,18 @@ def test_patterns_together_know_the_cell_far_better_than_one(described):
     assert column(together, "reduced_a_error")[0] < 0.6 * np.median(column(singles, "reduced_a_error")[:EACH])
 
 
+def test_a_group_says_how_many_of_its_patterns_are_on_its_lattice_and_how_surely(described):
+    _, singles, together = described
+    np.testing.assert_array_equal(column(together, "support"), 1)
+    np.testing.assert_array_equal(np.isin(column(singles, "support"), (0, 1)), True)
+    np.testing.assert_array_less(0.9, column(together, "peaks_on"))
+    # Nothing was put on the pixel sizes; and a pattern alone cannot know its own.
+    np.testing.assert_array_less(column(together, "scale_noise"), 2e-3)
+    np.testing.assert_array_equal(column(singles, "score_over_rival"), UNKNOWN)
+    found = column(singles, "support") == 1
+    np.testing.assert_array_equal(column(singles, "scale_noise")[found], 0)
+
+
 def test_the_likelihoods_name_the_bravais_type(described):
     _, _, together = described
     assert column(together, "cP_probability")[0] > 0.5

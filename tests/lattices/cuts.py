@@ -4,6 +4,8 @@ import numpy as np
 from scipy.spatial import KDTree
 from scipy.spatial.transform import Rotation
 
+from gpuediff.lattices import refinement
+from gpuediff.lattices.joint import Patterns
 from gpuediff.peaks import PeakBatch
 
 WAVELENGTH = 0.0196875  # Å, 300 keV
@@ -19,10 +21,11 @@ def random_lattice(rng, volume=(60, 250)):
             return rows * (rng.uniform(*volume) / abs(np.linalg.det(rows))) ** (1 / 3)
 
 
-def cut(direct, rotation, rng, *, thickness=200.0, g_max=1.6, weakest=1e-5, s_max=0.06):
+def cut(direct, rotation, rng, *, thickness=200.0, g_max=1.6, weakest=1e-5, s_max=0.06, amplitude=None):
     """Places and intensities (peaks, 3), and the reciprocal basis in the detector frame.
 
     Every reflection has a strength of its own, which falls with |g|; its intensity is that of a thin crystal.
+    `amplitude` says, of indices (n, 3), what the strengths are multiplied by.
     """
     basis = np.linalg.inv(direct).T @ rotation.T
     n = [np.arange(-reach, reach + 1) for reach in np.ceil(g_max * np.linalg.norm(direct, axis=1)).astype(int)]
@@ -31,8 +34,10 @@ def cut(direct, rotation, rng, *, thickness=200.0, g_max=1.6, weakest=1e-5, s_ma
     size = np.linalg.norm(g, axis=1)
     s = (2 * g[:, 2] - WAVELENGTH * size**2) / (2 - 2 * WAVELENGTH * g[:, 2])
     seen = (size > 0) & (size < g_max) & (np.abs(s) < s_max)
-    g, s, size = g[seen], s[seen], size[seen]
+    hkl, g, s, size = hkl[seen], g[seen], s[seen], size[seen]
     strength = 0.002 * np.exp(0.4 * rng.normal(size=len(g))) / (0.3 + size**2)
+    if amplitude is not None:
+        strength = strength * amplitude(hkl)
     width = np.hypot(s, 1 / thickness)  # without the zeros of sin², which a real crystal's wedge and bend smear out
     intensity = (strength / width) ** 2 / 10
     keep = intensity > weakest
@@ -54,6 +59,20 @@ def patterns(count, seed, noise=0.0, **options):
         lists.append(peaks)
         bases.append(basis)
     return PeakBatch.from_lists(lists), np.array(bases)
+
+
+def gathered(lists):
+    """Peaks (n, 3) of the patterns of a group, as the joint fit takes them: the strongest 60 of each first."""
+    places, expected = [], []
+    for peaks in lists:
+        strongest = peaks[np.argsort(-peaks[:, 2])]
+        share = strongest[:60, 2] / strongest[:, 2].sum()
+        places.append(strongest[:60, :2])
+        errors = np.empty(len(share))
+        refinement.expected_errors(refinement.unit_errors(places[-1], share), refinement.SCALE, errors)
+        expected.append(errors)
+    starts = np.cumsum([0, *map(len, places)])
+    return Patterns(np.ascontiguousarray(np.concatenate(places)), np.concatenate(expected), starts)
 
 
 def outside_one_zone(peaks, basis):

@@ -5,7 +5,6 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from gpuediff.lattices.bravais import conventional
-from gpuediff.lattices.consensus import pooled
 from gpuediff.lattices.extinctions import (
     CONDITIONS,
     CUBIC_PLANES,
@@ -17,7 +16,9 @@ from gpuediff.lattices.extinctions import (
 )
 from gpuediff.lattices.holohedries import TYPES
 from gpuediff.lattices.indexing import index_patterns
+from gpuediff.lattices.pooling import pooled
 from gpuediff.lattices.reciprocal import inverse_metrics
+from gpuediff.lattices.reduction import bases_of
 from gpuediff.peaks import PeakBatch
 from tests.lattices.cuts import WAVELENGTH, cut
 
@@ -39,15 +40,13 @@ def seen(forbidden=None):
     peaks = PeakBatch.from_lists(lists)
     indexed = index_patterns(peaks, wavelength=WAVELENGTH)
     group = np.zeros(COUNT, int)
-    found = pooled(indexed, group, 1)
+    members = np.arange(COUNT)
+    found = pooled(peaks, members, group, 1, indexed, wavelength=WAVELENGTH)
     metric, covariance = inverse_metrics(found.metric, found.covariance)
-    full = metric[:, [[0, 5, 4], [5, 1, 3], [4, 3, 2]]]
-    cells = conventional(np.linalg.cholesky(full), covariance)
+    cells = conventional(bases_of(metric), covariance)
     np.testing.assert_allclose(cells.parameters[0, TYPES.index("oP"), :3], np.diag(CELL), rtol=5e-3)
     change = cells.transformation[:, TYPES.index("oP")]
-    result = strengths(peaks, np.arange(COUNT), group, indexed, found, {"orthorhombic": change}, wavelength=WAVELENGTH)[
-        "orthorhombic"
-    ]
+    result = strengths(peaks, members, group, found, {"orthorhombic": change}, wavelength=WAVELENGTH)["orthorhombic"]
     names = [condition.name for condition in CONDITIONS["orthorhombic"]]
     return dict(zip(names, result.ratio[0], strict=True)), dict(zip(names, result.breaking[0], strict=True))
 

@@ -8,10 +8,9 @@ from scipy.spatial.transform import Rotation
 
 from gpuediff.crystals.crystal import cell_vectors
 from gpuediff.crystals.symmetry import laue_rotations
-from gpuediff.lattices.consensus import Pooled
-from gpuediff.lattices.indexing import Indexed
 from gpuediff.lattices.merging import merged
 from gpuediff.lattices.operations import OPERATIONS, holohedry
+from gpuediff.lattices.pooling import Pooled
 from gpuediff.lattices.reduction import metrics
 from gpuediff.peaks import PeakBatch
 from tests.lattices.cuts import WAVELENGTH
@@ -66,19 +65,6 @@ def compared(system, peaks, bases, metric, *, members=None, group=None, count=1)
     members = np.arange(len(peaks)) if members is None else members
     group = np.zeros(len(members), int) if group is None else group
     k = len(members)
-    nothing = np.full((k, 1), np.nan)
-    indexed = Indexed(
-        status=np.zeros(k, int),
-        basis=bases[members, None],
-        covariance=np.full((k, 1, 3, 3, 3), 1e-8),
-        score=nothing,
-        peaks_on=nothing,
-        intensity_on=nothing,
-        layers=np.zeros((k, 1), int),
-        position_noise=np.full(k, 2e-4),
-        centre=np.zeros((k, 1, 2)),
-        plane=np.full((k, 2, 2), np.nan),
-    )
     found = Pooled(
         lattice=np.zeros((count, 3, 3)),
         metric=np.tile(metric, (count, 1)),
@@ -86,11 +72,15 @@ def compared(system, peaks, bases, metric, *, members=None, group=None, count=1)
         support=np.ones(count, int),
         indexed=np.ones(count, int),
         score=np.zeros(count),
-        hypothesis=np.zeros(k, int),
-        change=np.tile(np.eye(3, dtype=int), (k, 1, 1)),
+        rival=np.full(count, np.nan),
+        noise=np.full(count, 2e-4),
+        rows=bases[members],
+        centre=np.zeros((k, 2)),
+        scale=np.ones(k),
+        on=np.ones(k),
     )
     change = np.tile(np.eye(3, dtype=int), (count, 1, 1))
-    return merged(peaks, members, group, indexed, found, {system: change}, wavelength=WAVELENGTH)[system]
+    return merged(peaks, members, group, found, {system: change}, wavelength=WAVELENGTH)[system]
 
 
 @pytest.mark.parametrize(

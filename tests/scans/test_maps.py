@@ -252,7 +252,5 @@ def test_neighbours_are_handed_to_a_block_that_pools_with_their_number():
 
 
 def test_neighbours_are_refused_by_a_block_that_does_not_pool():
-    with pytest.raises(
-        InvalidScan, match="neighbours = 1: the model's features 'fake' describe every pattern"
-    ):
+    with pytest.raises(InvalidScan, match="neighbours = 1: the model's features 'fake' describe every pattern"):
         map_scan(uniform_scan(np.full((2, 2), CUBIC), 0.4), FakeHierarchy(), neighbours=1)
