@@ -15,8 +15,8 @@ Pattern i holds the peaks `first_peak[i] : first_peak[i] + peak_count[i]`, and p
 order. Now and then places between two patterns belong to neither: every shard of a build ends on a chunk boundary,
 so that shards are joined by moving compressed chunks, without a decompression.
 
-Metadata is written in the checksummed structures of HDF5 1.10, array data as zlib streams, which carry a checksum of
-their own: damage is found when it is read. No timestamps: equal content gives equal bytes.
+Metadata is written in the checksummed structures of HDF5 1.10, peaks as zlib streams, which carry a checksum of their
+own, all other arrays with one of HDF5's: damage is found when it is read. No timestamps: equal content gives equal bytes.
 """
 
 from __future__ import annotations
@@ -172,6 +172,8 @@ def _create(file: h5py.File, column: Column, shape: tuple[int, ...], dtype: np.d
             "compression": "gzip",
             "compression_opts": COMPRESSION_LEVEL,
             "shuffle": True,
+            # Chunks of peaks are always zlib streams; others HDF5 stores as they are where that is shorter, unchecked.
+            "fletcher32": "peak" not in column.axes,
         }
     dataset = file.create_dataset(column.name, shape=shape, dtype=dtype, track_times=False, **storage)
     if column.unit:
