@@ -16,7 +16,8 @@ order. Now and then places between two patterns belong to neither: every shard o
 so that shards are joined by moving compressed chunks, without a decompression.
 
 Metadata is written in the checksummed structures of HDF5 1.10, peaks as zlib streams, which carry a checksum of their
-own, all other arrays with one of HDF5's: damage is found when it is read. No timestamps: equal content gives equal bytes.
+own, all other arrays with one of HDF5's: damage is found when it is read. No timestamps: equal content gives equal
+bytes.
 """
 
 from __future__ import annotations
