@@ -14,7 +14,7 @@ from numba import njit
 
 from gpuediff.lattices import basis, orienting
 from gpuediff.lattices.joint import PEAKS_MIN, looseness, takes_part
-from gpuediff.lattices.reduction import PAIRS, factor
+from gpuediff.lattices.reduction import factor, metric_change
 from gpuediff.lattices.search import OUTLIERS
 
 _WEAKER = 3.0  # logarithm of the number of ways in which a lattice can have a weaker class
@@ -83,7 +83,10 @@ def finer(patterns, noise, wavelength, fit, metric, covariance, known):
                 chosen[:] = step
     if best == 0:
         return False
-    _changed(fit.metric, fit.covariance, chosen, metric, covariance)
+    jacobian = np.empty((6, 6))
+    metric_change(chosen, jacobian)
+    metric[:] = jacobian @ fit.metric
+    covariance[:] = jacobian @ fit.covariance @ jacobian.T
     for p in range(n):
         known[p] = chosen @ fit.rows[p] if fit.score[p] > 0 else np.full((3, 3), np.nan)
     return True
@@ -99,21 +102,6 @@ def _hermite(index, kind, change):
         change[0, 1], change[1, 1] = kind - index * index, index
     else:
         change[0, 0] = index
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _changed(metric, covariance, step, new_metric, new_covariance):
-    """Metric and covariance of `step` times a basis."""
-    jacobian = np.zeros((6, 6))
-    for e in range(6):
-        i, j = PAIRS[e]
-        for f in range(6):
-            k, l = PAIRS[f]
-            jacobian[e, f] = step[i, k] * step[j, l]
-            if k != l:
-                jacobian[e, f] += step[i, l] * step[j, k]
-    new_metric[:] = jacobian @ metric
-    new_covariance[:] = jacobian @ covariance @ jacobian.T
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
