@@ -213,16 +213,19 @@ def _pool_some(
             if counts[g, 0]:
                 places[m, :2], places[m, 2], places[m, 3] = centres[m, 0], 1.0, peaks_on[m, 0]
             continue
+        candidate, spread = np.empty((limits.candidates, 6)), np.empty((limits.candidates, 6, 6))
+        found = consensus.candidates(bases[own], covariances[own], scores[own], limits, candidate, spread)
+        candidate, spread = candidate[:found], spread[:found]
         counts[g, 0], numbers[g, 2] = _agreement(
-            bases[own], covariances[own], scores[own], noises[own], centres[own], peaks_on[own], limits,
-            lattice[g], metric[g], covariance[g], rows[own], places[own],
+            candidate, spread, bases[own], covariances[own], scores[own], noises[own], centres[own], peaks_on[own],
+            limits, lattice[g], metric[g], covariance[g], rows[own], places[own],
         )  # fmt: skip
         if starts[g + 1] - starts[g] < _JOINT_MIN:
             continue
         patterns, origins = _gather(qx, qy, intensity, offsets, members[own], peaks_max)
         fit = joint.room(len(origins), len(patterns.places))
         score, rival, noise = _best_fit(
-            patterns, bases[own], covariances[own], scores[own], noises[own], limits, wavelength, fit
+            patterns, candidate, spread, bases[own], covariances[own], scores[own], noises[own], limits, wavelength, fit
         )
         root, direct = np.zeros((3, 3)), np.empty((3, 3))
         if score == -np.inf or not (factor(fit.metric, root) and _direct(root, direct)):
@@ -257,22 +260,18 @@ def _alone(rows, covariance, limits, lattice, metric, spread, oriented_rows):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _agreement(
-    bases, covariances, scores, noises, centres, peaks_on, limits, lattice, metric, covariance, rows, places
-):
-    """Take the lattice that most patterns agree on.
+    candidate, spread, bases, covariances, scores, noises, centres, peaks_on, limits, lattice, metric, covariance,
+    rows, places,
+):  # fmt: skip
+    """Take the first candidate, the lattice that most patterns agree on.
 
     Returns how many agree, and their noise.
     """
-    best, spread, change = np.empty((1, 6)), np.empty((1, 6, 6)), np.empty((3, 3))
-    root = np.zeros((3, 3))
-    if not (
-        consensus.candidates(bases, covariances, scores, limits, best, spread)
-        and factor(best[0], root)
-        and _direct(root, lattice)
-    ):
+    root, change = np.zeros((3, 3)), np.empty((3, 3))
+    if not (len(candidate) > 0 and factor(candidate[0], root) and _direct(root, lattice)):
         lattice[:] = np.nan
         return 0, math.nan
-    metric[:], covariance[:] = best[0], spread[0]
+    metric[:], covariance[:] = candidate[0], spread[0]
     count = 0
     for p in range(len(scores)):
         _, k = consensus.agreeing(bases[p], covariances[p], scores[p], limits, metric, covariance, change)
@@ -302,11 +301,12 @@ def _gather(qx, qy, intensity, offsets, members, peaks_max):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _best_fit(patterns, bases, covariances, scores, noises, limits, wavelength, best):
-    """Fill `best` with the candidate that explains the peaks of a group best; return its score, the next, the noise."""
-    n = len(scores)
-    metric, spread = np.empty((limits.candidates, 6)), np.empty((limits.candidates, 6, 6))
-    found = consensus.candidates(bases, covariances, scores, limits, metric, spread)
+def _best_fit(patterns, metric, spread, bases, covariances, scores, noises, limits, wavelength, best):
+    """Fill `best` with the candidate that explains the peaks of a group best; return its score, the next, the noise.
+
+    `metric` (candidates, 6) and `spread` (candidates, 6, 6) are changed.
+    """
+    n, found = len(scores), len(metric)
     noise = np.full(found, np.nanmedian(noises))
     known = np.full((found, n, 3, 3), np.nan)
     values = np.full(found, -np.inf)
