@@ -18,7 +18,7 @@ from gpuediff.scans.report import write_scan_report
 if TYPE_CHECKING:
     from gpuediff.cli.app import Screen
     from gpuediff.hierarchy.hierarchy import Hierarchy
-    from gpuediff.scans.readers import Scan
+    from gpuediff.scans.scan import Scan
     from gpuediff.scans.simulated import Truth
 
 PARTICLES_SHOWN = 10

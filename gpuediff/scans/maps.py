@@ -22,7 +22,7 @@ from gpuediff.features.preparation import scale_intensity
 from gpuediff.hierarchy.trained_on import intensity_sum_for
 from gpuediff.peaks import PeakBatch, offsets_of
 from gpuediff.progress import Track, silent
-from gpuediff.scans.readers import Scan
+from gpuediff.scans.scan import Scan
 
 if TYPE_CHECKING:
     from gpuediff.hierarchy.hierarchy import Hierarchy

@@ -13,7 +13,7 @@ from gpuediff.features.preparation import remove_direct_beam, scale_intensity
 from gpuediff.hierarchy.groups import predict_groups
 from gpuediff.progress import Track, silent
 from gpuediff.scans.maps import PATTERNS_PER_BATCH, ScanMaps
-from gpuediff.scans.readers import Scan
+from gpuediff.scans.scan import Scan
 
 if TYPE_CHECKING:
     from gpuediff.hierarchy.hierarchy import Hierarchy

@@ -7,7 +7,7 @@ EMD 1.0 from py4DSTEM 0.14, and 0.13), and a bare `PointListArray` (peaks, and n
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -23,51 +23,10 @@ from gpuediff.scans.calibration import (
     find_calibration,
     step_size,
 )
+from gpuediff.scans.scan import Scan
 
 FIELDS = ("qx", "qy", "intensity")
 POSITIONS_PER_BLOCK = 65_536  # bounds the memory of h5py's object arrays
-
-
-@dataclass(frozen=True)
-class Scan:
-    """Calibrated peak lists of all probe positions.
-
-    Parameters
-    ----------
-    peaks : PeakBatch
-        Pattern `row * nx + column`; positions in Å⁻¹ around the direct beam, which is among the peaks.
-    shape : tuple of int
-        Probe positions (ny, nx).
-    source : str
-        File and dataset.
-    calibration : dict of str
-        Step to what it did, in the order of application; empty where the positions are taken as they are stored.
-    note : str
-        What a reader of the results should know about the positions, such as a unit that the file does not state.
-    step_size : float, optional
-        Distance between probe positions, Å.
-    intensity_unit : str
-        Intensities are never rescaled on reading.
-
-    Raises
-    ------
-    InvalidScan
-        If the number of patterns is not ny * nx.
-    """
-
-    peaks: PeakBatch
-    shape: tuple[int, int]
-    source: str
-    calibration: dict[str, str] = field(default_factory=dict)
-    note: str = ""
-    step_size: float | None = None
-    intensity_unit: str = "as stored"
-
-    def __post_init__(self) -> None:
-        if self.shape[0] * self.shape[1] != len(self.peaks):
-            raise InvalidScan(
-                f"{self.source}: {len(self.peaks)} patterns do not fill {self.shape[0]} x {self.shape[1]} positions"
-            )
 
 
 def read_scan(

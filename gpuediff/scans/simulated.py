@@ -19,7 +19,7 @@ from gpuediff.diffraction.simulate import simulate
 from gpuediff.errors import InvalidScan
 from gpuediff.peaks import PeakBatch
 from gpuediff.progress import Track, silent
-from gpuediff.scans.readers import Scan
+from gpuediff.scans.scan import Scan
 from gpuediff.settings import Simulation
 
 GOLD_LATTICE = 4.078  # Å, at room temperature

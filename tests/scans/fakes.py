@@ -6,7 +6,7 @@ from gpuediff.features.groups import Groups
 from gpuediff.hierarchy.prediction import Prediction
 from gpuediff.hierarchy.trained_on import TrainedOn
 from gpuediff.peaks import PeakBatch
-from gpuediff.scans.readers import Scan
+from gpuediff.scans.scan import Scan
 from gpuediff.settings import Split
 
 SYSTEMS = ("monoclinic", "hexagonal", "cubic")
