@@ -49,6 +49,10 @@ class FeatureBlock(Protocol):
         """Return the conventional cells that the features hold, (n, 6); None if they hold none and it is learned."""
         ...
 
+    def lattice_uncertainty(self, features: Any, system: str) -> np.ndarray | None:
+        """Return the standard uncertainties of those cells, (n, 6); None if there are none."""
+        ...
+
     def description(self) -> dict[str, Any]:
         """Return what `block_from_description` needs to make the block again."""
         ...
@@ -139,6 +143,9 @@ class RadialBasisBlock:
 
     def lattice(self, features: Any, system: str) -> None:
         """Coefficients hold no lattice: forests learn it."""
+
+    def lattice_uncertainty(self, features: Any, system: str) -> None:
+        """Nor an uncertainty: the trees' spread takes its place."""
 
     def description(self) -> dict[str, Any]:
         """Return what makes this block again, in values that JSON knows."""

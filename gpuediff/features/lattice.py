@@ -117,6 +117,25 @@ class LatticeBlock:
         cells = features[:, first : first + len(LATTICE_PARAMETERS)]
         return np.where(cells == UNKNOWN, np.float32(np.nan), cells)
 
+    def lattice_uncertainty(self, features: np.ndarray, system: str) -> np.ndarray:
+        """Estimate how far the conventional cells may be off, if they are the right ones.
+
+        The relative uncertainty of the reduced cell's edges, root mean square of three, is taken for every length, and
+        in radians for every angle. Under the protocol `measured`, of right cells, 80 to 93 % of single patterns' and
+        40 to 53 % of ten patterns' lengths lie within it: what ten pixel sizes have in common is not in it.
+
+        Returns
+        -------
+        array, shape (n, 6), float32
+            Standard uncertainties of a, b, c (Å), alpha, beta, gamma (degrees); NaN where there is no cell.
+        """
+        errors = features[:, [self.columns.index(f"reduced_{name}_error") for name in "abc"]]
+        relative = np.sqrt((errors**2).mean(axis=1, keepdims=True))
+        cells = self.lattice(features, system)
+        unit = np.where(np.isnan(cells), np.nan, np.degrees(1.0))
+        unit[:, :3] = cells[:, :3]
+        return (relative * unit).astype(np.float32)
+
     def description(self) -> dict[str, Any]:
         """Return what makes this block again, in values that JSON knows."""
         return {"name": self.name, "version": self.version, "beam_energy": self.beam_energy}

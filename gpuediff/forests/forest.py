@@ -7,6 +7,7 @@ loaded from disk answer through the same code.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -63,6 +64,10 @@ class Forest(Protocol):
 
     def values(self, X: np.ndarray) -> np.ndarray:
         """Give every tree's number, (n, trees) float32; regressors only."""
+        ...
+
+    def quantiles(self, X: np.ndarray, shares: Sequence[float]) -> np.ndarray:
+        """Give quantiles over the trees' numbers, linearly interpolated, (n, shares) float32; regressors only."""
         ...
 
     def importances(self) -> np.ndarray:

@@ -249,3 +249,20 @@ def mean_of_leaves(leaves, leaf_vectors, mean):
                 mean[pattern, output] += leaf_vectors[leaves[pattern, tree], output]
         for output in range(mean.shape[1]):
             mean[pattern, output] /= trees
+
+
+@njit(parallel=True, cache=True)
+def quantiles_of_leaves(leaves, value_of_leaf, shares, quantiles):
+    """Interpolate linearly between the trees' sorted values, into `quantiles`, shape (n, shares), float32."""
+    trees = leaves.shape[1]
+    for pattern in prange(leaves.shape[0]):
+        values = np.empty(trees, dtype=np.float32)
+        for tree in range(trees):
+            values[tree] = value_of_leaf[leaves[pattern, tree]]
+        values.sort()
+        for column in range(len(shares)):
+            place = shares[column] * (trees - 1)
+            below = min(int(place), trees - 1)
+            above = min(below + 1, trees - 1)
+            part = place - below
+            quantiles[pattern, column] = (1 - part) * np.float64(values[below]) + part * np.float64(values[above])

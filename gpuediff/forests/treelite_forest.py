@@ -17,7 +17,15 @@ import numpy as np
 
 from gpuediff.errors import InvalidBundle, InvalidFeatures
 from gpuediff.forests.softmax import divide_votes, softmax
-from gpuediff.forests.traversal import count_votes, find_leaves, flatten, leaf_vectors, mean_of_leaves, sum_scores
+from gpuediff.forests.traversal import (
+    count_votes,
+    find_leaves,
+    flatten,
+    leaf_vectors,
+    mean_of_leaves,
+    quantiles_of_leaves,
+    sum_scores,
+)
 
 if TYPE_CHECKING:
     import treelite
@@ -109,6 +117,10 @@ class TreeliteForest(ABC):
     def values(self, X: np.ndarray) -> np.ndarray:
         """Give every tree's number, (n, trees) float32; regressors only."""
 
+    @abstractmethod
+    def quantiles(self, X: np.ndarray, shares: Sequence[float]) -> np.ndarray:
+        """Give quantiles over the trees' numbers, (n, shares) float32; regressors only."""
+
     def importances(self) -> np.ndarray:
         """Give each feature's share of what the splits gained in training, (features,) float64.
 
@@ -170,12 +182,23 @@ class RandomForest(TreeliteForest):
 
     def values(self, X: np.ndarray) -> np.ndarray:
         """Give every tree's number, (n, trees) float32."""
-        if self.kind != "regressor":
-            raise TypeError("a classifier has votes and probabilities, no values")
+        self._require_regressor()
         values = np.empty((len(X), self.trees), dtype=np.float32)
         for rows, leaves in self._leaves(X):
             np.take(self._value_of_leaf, leaves, out=values[rows])
         return values
+
+    def quantiles(self, X: np.ndarray, shares: Sequence[float]) -> np.ndarray:
+        """Give quantiles over the trees' numbers, linearly interpolated, (n, shares) float32."""
+        self._require_regressor()
+        quantiles = np.empty((len(X), len(shares)), dtype=np.float32)
+        for rows, leaves in self._leaves(X):
+            quantiles_of_leaves(leaves, self._value_of_leaf, np.array(shares, dtype=np.float64), quantiles[rows])
+        return quantiles
+
+    def _require_regressor(self) -> None:
+        if self.kind != "regressor":
+            raise TypeError("a classifier has votes and probabilities, no values")
 
     def _take_trees(self, model: treelite.Model) -> None:
         if not _is_averaging(model):
@@ -222,6 +245,10 @@ class BoostedForest(TreeliteForest):
         return answer
 
     def values(self, X: np.ndarray) -> np.ndarray:
+        """Refuse: boosted forests are classifiers."""
+        raise TypeError("a classifier has votes and probabilities, no values")
+
+    def quantiles(self, X: np.ndarray, shares: Sequence[float]) -> np.ndarray:
         """Refuse: boosted forests are classifiers."""
         raise TypeError("a classifier has votes and probabilities, no values")
 

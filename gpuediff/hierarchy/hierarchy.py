@@ -29,7 +29,7 @@ from gpuediff.hierarchy.labels import (
     space_group_model,
     systems_among,
 )
-from gpuediff.hierarchy.prediction import Prediction
+from gpuediff.hierarchy.prediction import LATTICE_INTERVAL, Prediction
 from gpuediff.progress import Track, silent
 from gpuediff.settings import CRYSTAL_SYSTEMS, Training
 
@@ -37,9 +37,6 @@ if TYPE_CHECKING:
     from gpuediff.features.blocks import FeatureBlock
     from gpuediff.forests.forest import Forest
     from gpuediff.hierarchy.trained_on import TrainedOn
-
-# Patterns whose trees' numbers are held at a time while their median is taken.
-PATTERNS_AT_A_TIME = 2**16
 
 # One crystal system for all, or one for each pattern or group.
 GivenSystems: TypeAlias = str | Sequence[str] | np.ndarray
@@ -347,7 +344,7 @@ class Hierarchy:
         count = len(used)
         number = np.zeros(count, dtype=np.int32)
         confidence, difference = np.zeros(count, dtype=np.float32), np.zeros(count, dtype=np.float32)
-        lattice = np.zeros((count, len(LATTICE_PARAMETERS)), dtype=np.float32)
+        lattice = np.zeros((len(LATTICE_INTERVAL), count, len(LATTICE_PARAMETERS)), dtype=np.float32)
         for position in np.unique(used):
             taken = np.flatnonzero(used == position)
             rows, part_group = taken, None
@@ -361,25 +358,33 @@ class Hierarchy:
             number[taken] = _classes(forest)[space_group.index]
             confidence[taken] = space_group.confidence
             difference[taken] = space_group.difference_confidence
-            held = self.block.lattice(part, name)
-            parameters = {}
-            for column, parameter in enumerate(LATTICE_PARAMETERS):
-                if parameter not in independent_parameters(name):
-                    continue
-                if held is None:
-                    values = _median_over_trees(self._forest(lattice_model(name, parameter)), part)
-                else:
-                    values = held[:, column]
-                if part_group is not None:
-                    values = median_aggregation(values, part_group, len(taken))
-                parameters[parameter] = values
-            lattice[taken] = complete_lattice(name, parameters)
+            for end, parameters in enumerate(self._free_parameters(name, part, part_group, len(taken))):
+                lattice[end, taken] = complete_lattice(name, parameters)
         return {
             "space_group_number": number,
             "space_group_confidence": confidence,
             "space_group_difference_confidence": difference,
-            "lattice": lattice,
+            "lattice_low": lattice[0],
+            "lattice": lattice[1],
+            "lattice_high": lattice[2],
         }
+
+    def _free_parameters(
+        self, system: str, features: np.ndarray, group: np.ndarray | None, count: int
+    ) -> list[dict[str, np.ndarray]]:
+        """Give the lattice parameters that a system leaves free: the interval's low end, the estimate, the high end."""
+        held, uncertainty = self.block.lattice(features, system), self.block.lattice_uncertainty(features, system)
+        ends: list[dict[str, np.ndarray]] = [{} for _ in LATTICE_INTERVAL]
+        for column, parameter in enumerate(LATTICE_PARAMETERS):
+            if parameter not in independent_parameters(system):
+                continue
+            if held is None or uncertainty is None:
+                values = self._forest(lattice_model(system, parameter)).quantiles(features, LATTICE_INTERVAL)
+            else:
+                values = held[:, column, np.newaxis] + uncertainty[:, column, np.newaxis] * np.array([-1, 0, 1])
+            for end, own in zip(ends, values.T, strict=True):
+                end[parameter] = own if group is None else median_aggregation(own, group, count)
+        return ends
 
     def _positions(self, crystal_system: GivenSystems, count: int) -> np.ndarray:
         """Give the position in `systems` of the systems that the caller named, (count,)."""
@@ -417,12 +422,3 @@ def _numbered(groups: np.ndarray, patterns: int) -> tuple[np.ndarray, int]:
 def _classes(forest: Forest) -> np.ndarray:
     assert forest.classes_ is not None, "labels are models of classifiers"
     return forest.classes_
-
-
-def _median_over_trees(forest: Forest, features: np.ndarray) -> np.ndarray:
-    """Take each pattern's median over the trees, (n,) float32."""
-    medians = np.empty(len(features), dtype=np.float32)
-    for start in range(0, len(features), PATTERNS_AT_A_TIME):
-        rows = slice(start, start + PATTERNS_AT_A_TIME)
-        medians[rows] = np.median(forest.values(features[rows]), axis=1)
-    return medians

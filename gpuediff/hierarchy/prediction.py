@@ -7,6 +7,10 @@ from typing import Any
 
 import numpy as np
 
+# Shares of the trees below the interval's lower end, the estimate, and the upper end: one standard deviation of a normal
+# distribution to either side.
+LATTICE_INTERVAL = (0.16, 0.5, 0.84)
+
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
@@ -33,6 +37,10 @@ class Prediction:
     lattice : array, shape (n, 6), float32
         a, b, c (Å), alpha, beta, gamma (degrees) of the conventional cell, from the same system's models, or from the
         lattice that the features hold; NaN where no lattice was found.
+    lattice_low, lattice_high : array, shape (n, 6), float32
+        About two thirds of the trees lie between them (`LATTICE_INTERVAL`); of several patterns, the medians of
+        their own. Where the features hold the lattice, a standard uncertainty to either side. Angles and lengths
+        that the crystal system fixes have no width.
     """
 
     systems: tuple[str, ...]
@@ -45,6 +53,8 @@ class Prediction:
     space_group_confidence: np.ndarray
     space_group_difference_confidence: np.ndarray
     lattice: np.ndarray
+    lattice_low: np.ndarray
+    lattice_high: np.ndarray
 
     @property
     def crystal_system(self) -> np.ndarray:

@@ -46,6 +46,8 @@ def prediction():
         space_group_confidence=np.array([0.5, 1, 0.06, 0.2]),
         space_group_difference_confidence=ones,
         lattice=np.array(LATTICE, dtype=float),
+        lattice_low=np.array(LATTICE, dtype=float),
+        lattice_high=np.array(LATTICE, dtype=float),
     )
 
 

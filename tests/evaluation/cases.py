@@ -27,7 +27,7 @@ def prediction(systems, predicted, *, confidence=None, probability=None, numbers
         if probability is None
         else np.asarray(probability, np.float32),
     }
-    return Prediction(**values)
+    return Prediction(**values, lattice_low=values["lattice"], lattice_high=values["lattice"])
 
 
 def cells(n):

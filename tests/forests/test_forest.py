@@ -73,6 +73,15 @@ def test_values_are_those_of_scikit_learns_trees(data, regressor):
     assert_array_equal(regressor.values(unseen), expected.astype(np.float32))
 
 
+def test_quantiles_are_those_of_the_trees_values(data, regressor):
+    _, unseen = data
+    shares = (0.0, 0.16, 0.5, 0.84, 1.0)
+    expected = np.quantile(regressor.values(unseen).astype(np.float64), shares, axis=1).T
+    assert regressor.quantiles(unseen, shares).dtype == np.float32
+    assert_allclose(regressor.quantiles(unseen, shares), expected, rtol=1e-6)
+    assert_array_equal(regressor.quantiles(unseen, (0.5,))[:, 0], np.median(regressor.values(unseen), axis=1))
+
+
 @pytest.mark.parametrize("kind", [RandomForestClassifier, RandomForestRegressor])
 def test_importances_are_scikit_learns(data, kind, classifier, regressor):
     (X, labels), _ = data
@@ -252,6 +261,8 @@ def test_a_question_for_the_other_kind_of_forest_is_refused(data, classifier, re
     _, unseen = data
     with pytest.raises(TypeError, match="a classifier has"):
         classifier.values(unseen)
+    with pytest.raises(TypeError, match="classifier"):
+        classifier.quantiles(unseen, (0.5,))
     with pytest.raises(TypeError, match="a regressor has"):
         regressor.votes(unseen)
 

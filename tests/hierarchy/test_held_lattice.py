@@ -52,6 +52,10 @@ def test_the_lattice_is_that_of_the_features_in_the_answered_system(fitted, patt
     wanted = np.where((answer.crystal_system == "cubic")[:, None], [4.1, 4.1, 4.1], [3.1, 3.1, 5.1])
     np.testing.assert_allclose(answer.lattice[known, :3], wanted[known], rtol=1e-6)
     assert np.isnan(answer.lattice[~known, :3]).all()
+    width = answer.lattice_high - answer.lattice_low
+    errors = features[:, [BLOCK.columns.index(f"reduced_{edge}_error") for edge in "abc"]]
+    expected = 2 * np.sqrt((errors**2).mean(axis=1)) * answer.lattice[:, 0]
+    np.testing.assert_allclose(width[known, 0], expected[known], rtol=1e-4)
     given = fitted.predict(features, crystal_system="hexagonal")
     np.testing.assert_allclose(given.lattice[known, 2], 5.1, rtol=1e-6)
 

@@ -4,7 +4,6 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from gpuediff.crystals.symmetry import LATTICE_PARAMETERS, complete_lattice, independent_parameters
 from gpuediff.errors import GpuediffError, InvalidFeatures
-from gpuediff.hierarchy import hierarchy as hierarchy_module
 from gpuediff.hierarchy.hierarchy import Hierarchy
 from gpuediff.hierarchy.labels import crystal_systems_of, model_names, model_seed
 from gpuediff.settings import CRYSTAL_SYSTEMS, Training
@@ -105,6 +104,13 @@ def test_one_pattern_is_answered_by_the_forests_of_its_system(hierarchy, unseen)
             for name in independent_parameters(system)
         }
         assert_array_equal(prediction.lattice[row], complete_lattice(system, medians)[0])
+        spread = {
+            name: np.quantile(hierarchy.forests_[f"lattice-{system}-{name}"].values(X).astype(float), (0.16, 0.84))
+            for name in independent_parameters(system)
+        }
+        low, high = ({name: ends[[end]] for name, ends in spread.items()} for end in (0, 1))
+        np.testing.assert_allclose(prediction.lattice_low[row], complete_lattice(system, low)[0], rtol=1e-6)
+        np.testing.assert_allclose(prediction.lattice_high[row], complete_lattice(system, high)[0], rtol=1e-6)
 
 
 def test_a_group_is_answered_as_the_reference_does(hierarchy, unseen):
@@ -147,13 +153,11 @@ def test_groups_do_not_see_each_other(hierarchy, unseen):
         assert_same(answer, together[group])
 
 
-def test_patterns_do_not_see_each_other(hierarchy, unseen, monkeypatch):
+def test_patterns_do_not_see_each_other(hierarchy, unseen):
     together = hierarchy.predict(unseen.features)
     for start in range(0, 180, 50):
         part = slice(start, start + 50)
         assert_same(hierarchy.predict(unseen.features[part]), together[part])
-    monkeypatch.setattr(hierarchy_module, "PATTERNS_AT_A_TIME", 7)
-    assert_same(hierarchy.predict(unseen.features), together)
 
 
 def test_lattice_angles_and_equal_lengths_are_those_of_the_system(hierarchy, unseen):

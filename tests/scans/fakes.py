@@ -72,7 +72,18 @@ class FakeHierarchy:
         half = np.full(len(index), 0.5, np.float32)
         lattice = (10.0 * (model[:, None] + 1) + np.arange(6)).astype(np.float32)
         return Prediction(
-            SYSTEMS, votes, votes, index, votes[n, index], np.float32(lead), 100 + model, half, half, lattice
+            SYSTEMS,
+            votes,
+            votes,
+            index,
+            votes[n, index],
+            np.float32(lead),
+            100 + model,
+            half,
+            half,
+            lattice,
+            lattice - np.float32(0.25),
+            lattice + np.float32(0.5),
         )
 
 
