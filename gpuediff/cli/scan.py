@@ -11,7 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from gpuediff.cli import show
-from gpuediff.scans.maps import ScanMaps, Status, map_scan
+from gpuediff.scans.mapping import map_scan
+from gpuediff.scans.maps import ScanMaps, Status
 from gpuediff.scans.particles import Particles, find_particles
 from gpuediff.scans.report import write_scan_report
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FORMAT = "gpuediff scan maps"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 # name of the dataset, and of the field of ScanMaps: unit, meaning
 MAPS = {
@@ -31,11 +31,18 @@ MAPS = {
     "confidence": ("", "share of the trees that vote for raw_system"),
     "difference_confidence": ("", "share of raw_system less that of the next system"),
     "filtered_difference_confidence": ("", "largest of the systems' median-filtered images of difference_confidence"),
+    "probability": ("", "of raw_system, calibrated if the model is"),
     "votes": ("", "share of the trees for each of systems (last axis)"),
     "space_group_number": ("", "0: none"),
     "space_group_confidence": ("", "share of the trees"),
     "space_group_difference_confidence": ("", "share of the trees less that of the next space group"),
     "lattice": ("Å, Å, Å, degrees, degrees, degrees", "a, b, c, alpha, beta, gamma of the conventional cell"),
+    "lattice_low": ("Å, Å, Å, degrees, degrees, degrees", "lower end of the interval of lattice, about 68 %"),
+    "lattice_high": ("Å, Å, Å, degrees, degrees, degrees", "upper end of the interval of lattice"),
+    "several_grains": ("", "probability that the pattern is of more than one grain"),
+    "novelty": ("", "share of patterns of unseen materials that are more like the training patterns than this one"),
+    "bright_field": ("as the scan's intensities", "direct beam"),
+    "dark_field": ("as the scan's intensities", "all other peaks"),
 }
 
 
@@ -139,6 +146,11 @@ def scan_table(maps: ScanMaps) -> pd.DataFrame:
         "confidence": maps.confidence,
         "difference_confidence": maps.difference_confidence,
         "filtered_difference_confidence": maps.filtered_difference_confidence,
+        "probability": maps.probability,
+        "several_grains": maps.several_grains,
+        "novelty": maps.novelty,
+        "bright_field": maps.bright_field,
+        "dark_field": maps.dark_field,
     }
     columns |= {f"votes_{name}": maps.votes[..., index] for index, name in enumerate(maps.systems)}
     columns |= {
@@ -146,7 +158,8 @@ def scan_table(maps: ScanMaps) -> pd.DataFrame:
         "space_group_confidence": maps.space_group_confidence,
         "space_group_difference_confidence": maps.space_group_difference_confidence,
     }
-    columns |= {name: maps.lattice[..., index] for index, name in enumerate(LATTICE_PARAMETERS)}
+    for suffix, values in (("", maps.lattice), ("_low", maps.lattice_low), ("_high", maps.lattice_high)):
+        columns |= {f"{name}{suffix}": values[..., index] for index, name in enumerate(LATTICE_PARAMETERS)}
     return pd.DataFrame({name: np.asarray(values).reshape(-1) for name, values in columns.items()})
 
 

@@ -12,8 +12,8 @@ from gpuediff.errors import InvalidScan
 from gpuediff.features.preparation import remove_direct_beam, scale_intensity
 from gpuediff.hierarchy.groups import predict_groups
 from gpuediff.progress import Track, silent
-from gpuediff.scans.maps import PATTERNS_PER_BATCH, ScanMaps
-from gpuediff.scans.scan import Scan
+from gpuediff.scans.maps import ScanMaps
+from gpuediff.scans.scan import PATTERNS_PER_BATCH, Scan
 
 if TYPE_CHECKING:
     from gpuediff.hierarchy.hierarchy import Hierarchy

@@ -8,7 +8,7 @@ import pytest
 import gpuediff
 from gpuediff.errors import InvalidScan
 from gpuediff.scans.export import particle_table, read_maps, scan_table, write_maps
-from gpuediff.scans.maps import map_scan
+from gpuediff.scans.mapping import map_scan
 from gpuediff.scans.particles import find_particles
 from gpuediff.tables import write_table
 from tests.scans.fakes import SYSTEMS, FakeHierarchy, uniform_scan
@@ -123,5 +123,5 @@ def test_maps_of_a_later_schema_name_the_version_that_reads_them(maps, tmp_path)
     write_maps(maps, path)
     with h5py.File(path, "a") as file:
         file.attrs["schema_version"] = 99
-    with pytest.raises(InvalidScan, match="schema version 99, but this gpuediff reads 1"):
+    with pytest.raises(InvalidScan, match="schema version 99, but this gpuediff reads 2"):
         read_maps(path)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from matplotlib.colors import to_rgb
 
 from gpuediff.scans import figures
-from gpuediff.scans.maps import map_scan
+from gpuediff.scans.mapping import map_scan
 from gpuediff.scans.particles import find_particles
 from gpuediff.settings import CRYSTAL_SYSTEMS
 from tests.scans.fakes import FakeHierarchy, uniform_scan

@@ -10,7 +10,8 @@ from gpuediff.features.radial_basis import RadialBasis
 from gpuediff.hierarchy.hierarchy import Hierarchy
 from gpuediff.hierarchy.trained_on import TrainedOn
 from gpuediff.peaks import PeakBatch
-from gpuediff.scans.maps import Status, classify, filter_systems, map_scan, neighbourhoods
+from gpuediff.scans.mapping import classify, filter_systems, map_scan, neighbourhoods
+from gpuediff.scans.maps import Status
 from gpuediff.scans.particles import find_particles
 from gpuediff.settings import Forest, Split, Training
 from tests.scans.fakes import SYSTEMS, FakeHierarchy, PoolingHierarchy, pattern, scan_of, uniform_scan
@@ -51,6 +52,28 @@ def test_every_pattern_keeps_its_place_and_gets_a_status():
         assert np.isnan(values[1]).all()
     assert maps.space_group_number.tolist() == [[102, 0, 0], [0, 0, 0]]
     assert maps.crystal_system.tolist() == [["cubic", "", ""], ["", "", ""]]
+
+
+def test_what_is_less_sure_than_the_error_rate_asks_for_is_left_undecided(two_phases):
+    lead = np.full(two_phases.shape, 0.4)  # a probability of 0.7
+    lead[:, :3] = 0.1
+    scan = uniform_scan(two_phases, lead)
+    every, sure = map_scan(scan, FakeHierarchy()), map_scan(scan, FakeHierarchy(), error_rate=0.1)
+    undecided = np.zeros(two_phases.shape, dtype=bool)
+    undecided[:, :3] = undecided[4, 3] = True  # the stray pattern says something else than the map does there
+    assert (every.status == Status.PREDICTED).all()
+    np.testing.assert_array_equal(sure.status == Status.UNDECIDED, undecided)
+    assert (sure.filtered_system[undecided] == -1).all()
+    assert np.isnan(sure.lattice_low[undecided]).all()
+    np.testing.assert_array_equal(sure.filtered_system[~undecided], every.filtered_system[~undecided])
+    np.testing.assert_array_equal(sure.raw_system, every.raw_system)
+    np.testing.assert_allclose(sure.probability, (1 + lead) / 2, rtol=1e-6)
+
+
+def test_the_interval_of_the_lattice_is_that_of_the_same_models(two_phases):
+    maps = map_scan(uniform_scan(two_phases, 0.4), FakeHierarchy())
+    np.testing.assert_array_equal(maps.lattice - maps.lattice_low, 0.25)
+    np.testing.assert_array_equal(maps.lattice_high - maps.lattice, 0.5)
 
 
 def test_exactly_the_smallest_number_of_peaks_is_enough():
@@ -128,7 +151,7 @@ def test_batches_do_not_change_the_maps(two_phases, monkeypatch):
     lead = np.random.default_rng(0).uniform(0.05, 0.6, two_phases.shape)
     scan = uniform_scan(two_phases, lead)
     at_once = map_scan(scan, FakeHierarchy())
-    monkeypatch.setattr("gpuediff.scans.maps.PATTERNS_PER_BATCH", 5)
+    monkeypatch.setattr("gpuediff.scans.mapping.PATTERNS_PER_BATCH", 5)
     in_batches = map_scan(scan, FakeHierarchy())
     for name in ("raw_system", "filtered_system", "votes", "lattice", "space_group_number"):
         np.testing.assert_array_equal(getattr(in_batches, name), getattr(at_once, name))

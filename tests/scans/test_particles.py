@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from gpuediff.errors import InvalidScan
-from gpuediff.scans.maps import map_scan
+from gpuediff.scans.mapping import map_scan
 from gpuediff.scans.particles import PATTERNS_POOLED, find_particles, label_particles
 from tests.scans.fakes import FakeHierarchy, PoolingHierarchy, pattern, scan_of, uniform_scan
 
