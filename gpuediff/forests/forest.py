@@ -62,6 +62,10 @@ class Forest(Protocol):
         """
         ...
 
+    def votes_and_probability(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Give both, from one walk through the trees."""
+        ...
+
     def values(self, X: np.ndarray) -> np.ndarray:
         """Give every tree's number, (n, trees) float32; regressors only."""
         ...

@@ -114,6 +114,10 @@ class TreeliteForest(ABC):
         """Give the probability of each class, (n, classes) float64."""
 
     @abstractmethod
+    def votes_and_probability(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Give both at the price of one."""
+
+    @abstractmethod
     def values(self, X: np.ndarray) -> np.ndarray:
         """Give every tree's number, (n, trees) float32; regressors only."""
 
@@ -180,6 +184,15 @@ class RandomForest(TreeliteForest):
             mean_of_leaves(leaves, self._probability_of_leaf, mean[rows])
         return mean
 
+    def votes_and_probability(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Count and average over the same leaves: most of the time goes into finding them."""
+        votes = np.zeros((len(X), self._class_count), dtype=np.int32)
+        mean = np.zeros(votes.shape, dtype=np.float64)
+        for rows, leaves in self._leaves(X):
+            count_votes(leaves, self._vote_of_leaf, votes[rows])
+            mean_of_leaves(leaves, self._probability_of_leaf, mean[rows])
+        return votes, mean
+
     def values(self, X: np.ndarray) -> np.ndarray:
         """Give every tree's number, (n, trees) float32."""
         self._require_regressor()
@@ -232,10 +245,7 @@ class BoostedForest(TreeliteForest):
 
         By largest remainders, of equal ones the first: every row sums to exactly that number.
         """
-        votes = np.empty((len(X), self._class_count), dtype=np.int32)
-        for rows, probability in self._probabilities(X):
-            votes[rows] = divide_votes(probability, VOTES_OF_A_PATTERN)
-        return votes
+        return self.votes_and_probability(X)[0]
 
     def probability(self, X: np.ndarray) -> np.ndarray:
         """Give the softmax of the scores, (n, classes) float64."""
@@ -243,6 +253,11 @@ class BoostedForest(TreeliteForest):
         for rows, probability in self._probabilities(X):
             answer[rows] = probability
         return answer
+
+    def votes_and_probability(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Give the probabilities, and the votes that are divided by them."""
+        probability = self.probability(X)
+        return divide_votes(probability, VOTES_OF_A_PATTERN), probability
 
     def values(self, X: np.ndarray) -> np.ndarray:
         """Refuse: boosted forests are classifiers."""

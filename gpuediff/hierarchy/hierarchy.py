@@ -144,10 +144,10 @@ class Hierarchy:
         for position, name in enumerate(self.systems):
             truth[true == name] = position
         forest = self._forest(CRYSTAL_SYSTEM)
-        answer = decide(forest.votes(features)).index
+        votes, probability = forest.votes_and_probability(features)
         protocol = np.zeros(len(truth), dtype=np.int64) if protocol is None else protocol
         self.calibration_ = learn(
-            forest.probability(features), answer, truth, material=material, patterns=patterns, protocol=protocol
+            probability, decide(votes).index, truth, material=material, patterns=patterns, protocol=protocol
         )
         return self
 
@@ -210,12 +210,11 @@ class Hierarchy:
         check_shape(features, self.block.width)
         features = np.asarray(features)
         forest = self._forest(CRYSTAL_SYSTEM)
-        probability = forest.probability(features)
+        votes, probability = forest.votes_and_probability(features)
         if self.calibration_ is not None:
             alone = np.ones(len(features), dtype=np.int64)
             probability = self.calibration_.apply(probability, alone if patterns is None else patterns)
-        decision = decide(forest.votes(features))
-        return self._prediction(decision, probability, features, None, crystal_system)
+        return self._prediction(decide(votes), probability, features, None, crystal_system)
 
     def aggregate(
         self, features: np.ndarray, groups: np.ndarray, *, crystal_system: GivenSystems | None = None

@@ -63,6 +63,9 @@ def test_votes_and_probabilities_are_those_of_scikit_learns_trees(classes):
     assert_array_equal(forest.votes(unseen), expected)
     assert_array_equal(forest.votes(unseen).sum(axis=1), SETTINGS.trees)
     assert_allclose(forest.probability(unseen), twin.predict_proba(unseen), rtol=0, atol=1e-12)
+    votes, probability = forest.votes_and_probability(unseen)
+    assert_array_equal(votes, forest.votes(unseen))
+    assert_array_equal(probability, forest.probability(unseen))
 
 
 def test_values_are_those_of_scikit_learns_trees(data, regressor):
