@@ -273,7 +273,7 @@ def neighbourhoods(patterns: np.ndarray, usable: np.ndarray, reach: int) -> Grou
 
 
 def _empty_arrays(count: int, systems: int) -> dict[str, np.ndarray]:
-    shapes = dict.fromkeys((*_OF_SYSTEM, *_OF_STRUCTURE, "several_grains", "novelty"), ())
+    shapes: dict[str, tuple[int, ...]] = dict.fromkeys((*_OF_SYSTEM, *_OF_STRUCTURE, "several_grains", "novelty"), ())
     shapes |= {"votes": (systems,)} | dict.fromkeys(_LATTICES, (6,))
     arrays = {name: np.full((count, *shape), np.nan, dtype=np.float32) for name, shape in shapes.items()}
     arrays["raw_system"] = np.full(count, -1, dtype=np.int16)

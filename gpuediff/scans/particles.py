@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import ndimage
 
 from gpuediff.errors import InvalidScan
-from gpuediff.features.preparation import remove_direct_beam, scale_intensity
+from gpuediff.features.preparation import scale_intensity
+from gpuediff.hierarchy.aggregation import median_aggregation
 from gpuediff.hierarchy.groups import predict_groups
 from gpuediff.progress import Track, silent
 from gpuediff.scans.maps import ScanMaps
@@ -17,7 +19,6 @@ from gpuediff.scans.scan import PATTERNS_PER_BATCH, Scan
 
 if TYPE_CHECKING:
     from gpuediff.hierarchy.hierarchy import Hierarchy
-    from gpuediff.hierarchy.prediction import Prediction
 
 PATTERNS_POOLED = 20  # of a particle, described together; more say little that is new
 TOUCHING = np.ones((3, 3), dtype=int)  # probe positions that share an edge or a corner are connected
@@ -46,27 +47,6 @@ class ParticlePredictions:
     space_group_confidence: np.ndarray
     lattice: np.ndarray
 
-    @classmethod
-    def empty(cls, count: int) -> ParticlePredictions:
-        """Make room for the predictions of `count` particles."""
-        return cls(
-            np.full(count, "", dtype="<U12"),
-            np.full(count, np.nan, np.float32),
-            np.full(count, np.nan, np.float32),
-            np.zeros(count, np.int32),
-            np.full(count, np.nan, np.float32),
-            np.full((count, 6), np.nan, np.float32),
-        )
-
-    def fill(self, particles: np.ndarray, prediction: Prediction) -> None:
-        """Enter predictions, one for each of the particles with these indices."""
-        self.crystal_system[particles] = np.asarray(prediction.systems)[prediction.system_index]
-        self.confidence[particles] = prediction.confidence
-        self.difference_confidence[particles] = prediction.difference_confidence
-        self.space_group_number[particles] = prediction.space_group_number
-        self.space_group_confidence[particles] = prediction.space_group_confidence
-        self.lattice[particles] = prediction.lattice
-
 
 @dataclass(frozen=True)
 class Particles:
@@ -86,10 +66,11 @@ class Particles:
         Row and column of the pattern with most diffracted intensity: the sum of all peaks but the direct beam, as
         stored in the scan.
     by_brightest : ParticlePredictions
-        From that pattern alone.
+        What the maps say there.
     by_aggregation : ParticlePredictions
-        From all patterns of the particle together; of a feature block that describes several patterns by one lattice,
-        from the `PATTERNS_POOLED` brightest.
+        From all patterns of the particle together: by adding up what the maps say of each (the difference aggregation
+        of `gpuediff.hierarchy.aggregation`, and medians); of a feature block that describes several patterns by one
+        lattice, from the `PATTERNS_POOLED` brightest, described anew.
     step_size : float, optional
         Distance between probe positions, Å.
     """
@@ -175,38 +156,104 @@ def find_particles(
     row, column = np.divmod(positions, scan.shape[1])
     sums = [np.bincount(particle, weights=axis, minlength=len(system)) for axis in (row, column)]
     centroid = np.stack(sums, axis=1) / size[:, None]
-    diffracted = _diffracted(scan, positions)
+    diffracted = maps.dark_field.reshape(-1)[positions]
     first = np.flatnonzero(_brightest_of(diffracted, particle, 1))
     brightest = positions[first[np.argsort(particle[first])]]
-
-    intensity_sum = float(maps.options["intensity_sum"] or 0)
-    by_brightest, by_aggregation = ParticlePredictions.empty(len(system)), ParticlePredictions.empty(len(system))
-    for index, members in track(list(_batches(system, size)), "predicting particles"):
-        name = maps.systems[index]
-        peaks = scale_intensity(scan.peaks[brightest[members]], intensity_sum)
-        by_brightest.fill(members, hierarchy.predict(hierarchy.block.compute(peaks), crystal_system=name))
-        inside = np.isin(particle, members)
-        if hierarchy.block.pools:
-            inside[inside] = _brightest_of(diffracted[inside], particle[inside], PATTERNS_POOLED)
-        peaks, groups = scale_intensity(scan.peaks[positions[inside]], intensity_sum), particle[inside]
-        by_aggregation.fill(members, predict_groups(hierarchy, peaks, groups, crystal_system=name))
-
+    if hierarchy.block.pools and len(system):
+        chosen = _brightest_of(diffracted, particle, PATTERNS_POOLED)
+        together = _pooled(scan, maps, hierarchy, positions[chosen], particle[chosen], names, track)
+    else:
+        together = _added_up(maps, positions, particle, len(system))
     return Particles(
         labels,
         names,
         size,
         centroid,
         np.stack(np.divmod(brightest, scan.shape[1]), axis=1),
-        by_brightest,
-        by_aggregation,
+        _of_positions(maps, brightest),
+        together,
         scan.step_size,
     )
 
 
-def _diffracted(scan: Scan, positions: np.ndarray) -> np.ndarray:
-    """Sum of all intensities but the direct beam's, (n,) float64."""
-    diffracted = remove_direct_beam(scan.peaks[positions], "centre")
-    return np.bincount(diffracted.pattern_of_peak, weights=diffracted.intensity, minlength=len(positions))
+def _of_positions(maps: ScanMaps, positions: np.ndarray) -> ParticlePredictions:
+    """Take what the maps say at one flat position of each particle."""
+
+    def at(values: np.ndarray) -> np.ndarray:
+        return values.reshape(-1, *values.shape[2:])[positions]
+
+    return ParticlePredictions(
+        np.array([*maps.systems, ""])[at(maps.raw_system)],
+        at(maps.confidence),
+        at(maps.difference_confidence),
+        at(maps.space_group_number),
+        at(maps.space_group_confidence),
+        at(maps.lattice),
+    )
+
+
+def _added_up(maps: ScanMaps, positions: np.ndarray, particle: np.ndarray, count: int) -> ParticlePredictions:
+    """Add up what the maps say of all patterns, (n,) flat positions and the particle of each."""
+    patterns = _of_positions(maps, positions)
+    index = maps.raw_system.reshape(-1)[positions]
+    leads = patterns.difference_confidence
+    system, share, lead = _winners(index, leads, len(maps.systems), particle, count)
+    numbers = np.unique(maps.space_group_number)
+    place = np.searchsorted(numbers, patterns.space_group_number)
+    leads = maps.space_group_difference_confidence.reshape(-1)[positions]
+    group, group_share, _ = _winners(place, leads, len(numbers), particle, count)
+    lattice = [median_aggregation(column, particle, count) for column in patterns.lattice.T]
+    return ParticlePredictions(
+        np.array(maps.systems)[system],
+        share,
+        lead,
+        numbers[group],
+        group_share,
+        np.stack(lattice, axis=1),
+    )
+
+
+def _winners(
+    index: np.ndarray, lead: np.ndarray, classes: int, particle: np.ndarray, count: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Sum each class's leads over the patterns that it wins, (count,) class, share and lead over the next.
+
+    Where no pattern of a particle has a lead, each counts as one.
+    """
+    lead = np.where(np.bincount(particle, weights=lead, minlength=count)[particle] > 0, lead, 1.0)
+    # Shares of trees are sums of a few hundred equal parts: rounding must not decide between equals.
+    sums = np.bincount(particle * classes + index, weights=lead, minlength=count * classes).reshape(count, classes)
+    share = (sums / sums.sum(axis=1, keepdims=True)).round(6)
+    winner = share.argmax(axis=1)
+    ordered = np.sort(np.pad(share, ((0, 0), (1, 0))), axis=1)  # where there is one class, the second has nothing
+    return winner, ordered[:, -1].astype(np.float32), (ordered[:, -1] - ordered[:, -2]).astype(np.float32)
+
+
+def _pooled(
+    scan: Scan,
+    maps: ScanMaps,
+    hierarchy: Hierarchy,
+    positions: np.ndarray,
+    particle: np.ndarray,
+    names: np.ndarray,
+    track: Track,
+) -> ParticlePredictions:
+    """Describe each particle's patterns together, and predict from that; space group and lattice of the region."""
+    parts = []
+    order = np.argsort(particle, kind="stable")
+    ends = np.append(np.flatnonzero(np.diff(particle[order])) + 1, len(order))
+    last = np.append(np.diff(ends // PATTERNS_PER_BATCH) > 0, True)
+    batches = list(pairwise([0, *ends[last].tolist()]))
+    for start, end in track(batches, "predicting particles"):
+        rows = order[start:end]
+        peaks = scale_intensity(scan.peaks[positions[rows]], float(maps.options["intensity_sum"] or 0))
+        systems = names[np.unique(particle[rows])]
+        parts.append(predict_groups(hierarchy, peaks, particle[rows], crystal_system=systems))
+
+    def joined(name: str) -> np.ndarray:
+        return np.concatenate([getattr(part, name) for part in parts])
+
+    return ParticlePredictions(**{field.name: joined(field.name) for field in fields(ParticlePredictions)})
 
 
 def _brightest_of(diffracted: np.ndarray, particle: np.ndarray, count: int) -> np.ndarray:
@@ -217,13 +264,3 @@ def _brightest_of(diffracted: np.ndarray, particle: np.ndarray, count: int) -> n
     chosen = np.zeros(len(order), dtype=bool)
     chosen[order[rank < count]] = True
     return chosen
-
-
-def _batches(system: np.ndarray, size: np.ndarray) -> list[tuple[int, np.ndarray]]:
-    """Group particles of one system so that a batch has PATTERNS_PER_BATCH patterns, or is one larger particle."""
-    batches = []
-    for index in np.unique(system):
-        members = np.flatnonzero(system == index)
-        batch = (np.cumsum(size[members]) - 1) // PATTERNS_PER_BATCH
-        batches += [(int(index), members[batch == number]) for number in np.unique(batch)]
-    return batches

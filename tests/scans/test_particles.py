@@ -2,16 +2,44 @@ import numpy as np
 import pytest
 
 from gpuediff.errors import InvalidScan
+from gpuediff.features.blocks import RadialBasisBlock
+from gpuediff.features.preparation import scale_intensity
+from gpuediff.features.radial_basis import RadialBasis
+from gpuediff.hierarchy.hierarchy import Hierarchy
+from gpuediff.hierarchy.trained_on import TrainedOn
+from gpuediff.peaks import PeakBatch
 from gpuediff.scans.mapping import map_scan
 from gpuediff.scans.particles import PATTERNS_POOLED, find_particles, label_particles
+from gpuediff.settings import Forest, Split, Training
 from tests.scans.fakes import FakeHierarchy, PoolingHierarchy, pattern, scan_of, uniform_scan
 
 MONOCLINIC, HEXAGONAL, CUBIC = 0, 1, 2
 
 
-def particles_of(system, lead=0.4, size_min=1, **fields):
+@pytest.fixture(scope="module")
+def hierarchy_and_scan():
+    """A scan of random patterns, and forests that were trained on some with random labels: they disagree everywhere."""
+    rng = np.random.default_rng(4)
+
+    def random_pattern():
+        q = rng.uniform(-1.5, 1.5, (2, 9))
+        q[:, 0] = 0
+        return (*q, rng.exponential(size=9))
+
+    block = RadialBasisBlock(RadialBasis(8, 0.25, 3), "centre")
+    number = rng.choice([14, 15, 194, 221, 225, 227], 240)
+    lattice = np.tile([4.0, 4, 4, 90, 90, 90], (240, 1)) + rng.uniform(0, 1, (240, 1)) * [1, 1, 1, 0, 0, 0]
+    small = Forest(trees=9, depth=6)
+    trained_on = TrainedOn(split=Split(), crystals_checksum="ab", intensity_sum=1.0)
+    hierarchy = Hierarchy(block, Training(crystal_system=small, space_group=small, lattice=small), trained_on)
+    training = PeakBatch.from_lists([random_pattern() for _ in number])
+    hierarchy.fit(block.compute(scale_intensity(training, 1.0)), number, lattice)
+    return hierarchy, scan_of([random_pattern() for _ in range(12 * 16)], (12, 16))
+
+
+def particles_of(system, lead=0.4, size_min=1, hierarchy=None, **fields):
     scan = uniform_scan(system, lead, **fields)
-    hierarchy = FakeHierarchy()
+    hierarchy = hierarchy or FakeHierarchy()
     return find_particles(scan, map_scan(scan, hierarchy, filter_size=1), hierarchy, size_min=size_min)
 
 
@@ -81,9 +109,9 @@ def test_batches_do_not_change_the_answers(monkeypatch):
     rng = np.random.default_rng(1)
     system = rng.choice(4, (12, 15)) - 1
     lead = rng.uniform(0.1, 0.9, system.shape)
-    at_once = particles_of(system, lead)
+    at_once = particles_of(system, lead, hierarchy=PoolingHierarchy())
     monkeypatch.setattr("gpuediff.scans.particles.PATTERNS_PER_BATCH", 3)
-    in_batches = particles_of(system, lead)
+    in_batches = particles_of(system, lead, hierarchy=PoolingHierarchy())
     assert len(at_once) > 10
     for name in ("crystal_system", "confidence", "lattice", "space_group_number"):
         np.testing.assert_array_equal(getattr(in_batches.by_aggregation, name), getattr(at_once.by_aggregation, name))
@@ -110,6 +138,30 @@ def test_maps_of_another_scan_are_refused():
     maps = map_scan(uniform_scan(image("cc"), 0.4), hierarchy, filter_size=1)
     with pytest.raises(InvalidScan, match=r"\(2, 1\) probe positions, but the maps have \(1, 2\)"):
         find_particles(uniform_scan(image("c c"), 0.4), maps, hierarchy)
+
+
+def test_adding_up_is_the_aggregation_of_the_hierarchy(hierarchy_and_scan):
+    hierarchy, scan = hierarchy_and_scan
+    maps = map_scan(scan, hierarchy, filter_size=1)
+    particles = find_particles(scan, maps, hierarchy, size_min=2)
+    assert len(particles) > 3
+    inside = particles.labels > 0
+    peaks = scale_intensity(scan.peaks[np.flatnonzero(inside)], maps.options["intensity_sum"])
+    expected = hierarchy.aggregate(
+        hierarchy.block.compute(peaks), particles.labels[inside], crystal_system=particles.crystal_system
+    )
+    found = particles.by_aggregation
+    np.testing.assert_array_equal(found.crystal_system, expected.crystal_system)
+    np.testing.assert_array_equal(found.space_group_number, expected.space_group_number)
+    np.testing.assert_allclose(found.confidence, expected.confidence, atol=2e-6)
+    np.testing.assert_allclose(found.difference_confidence, expected.difference_confidence, atol=2e-6)
+    np.testing.assert_allclose(found.space_group_confidence, expected.space_group_confidence, atol=2e-6)
+    np.testing.assert_array_equal(found.lattice, expected.lattice)
+
+
+def test_a_particle_of_undecided_patterns_counts_them():
+    particles = particles_of(image("ccc"), lead=[[0.0, 0.0, 0.2]])
+    assert particles.by_aggregation.confidence.tolist() == [1.0]
 
 
 def test_a_block_that_pools_describes_the_brightest_patterns_of_a_particle_together():
