@@ -336,7 +336,7 @@ def scan(
     measured = read_scan(file, dataset=dataset, pixel_size=pixel_size, centre=centre, track=screen.track)
     if measured.note:
         screen.remark(measured.note)
-    _, written = map_and_show(
+    *_, written = map_and_show(
         measured,
         hierarchy,
         out,

@@ -63,8 +63,8 @@ def run_demo(folder: Path, seed: int | None, screen: Screen) -> None:
 
     screen.remark("a scan of twinned Au particles, in random orientations")
     scan, truth = simulated_scan(seed=0 if seed is None else seed, track=screen.track)
-    maps, scan_files = map_and_show(scan, hierarchy, folder / "scan", screen)
-    screen.result(truth_table(maps, truth), data=None)
+    maps, particles, scan_files = map_and_show(scan, hierarchy, folder / "scan", screen)
+    screen.result(truth_table(maps, particles, truth), data=None)
     screen.written(path, folder / "model", *written, *scan_files)
     screen.remark(f"done in {time.perf_counter() - started:.0f} s")
 

@@ -15,6 +15,7 @@ from gpuediff.scans.mapping import map_scan
 from gpuediff.scans.maps import ScanMaps, Status
 from gpuediff.scans.particles import Particles, find_particles
 from gpuediff.scans.report import write_scan_report
+from gpuediff.scans.scoring import LATTICE_TOLERANCE, false_labels, score_particles, score_positions
 
 if TYPE_CHECKING:
     from gpuediff.cli.app import Screen
@@ -23,13 +24,12 @@ if TYPE_CHECKING:
     from gpuediff.scans.simulated import Truth
 
 PARTICLES_SHOWN = 10
-LATTICE_TOLERANCE = 0.1  # Å, within which a predicted length counts as right in the demo's table
 
 
 def map_and_show(
     scan: Scan, hierarchy: Hierarchy, out: Path, screen: Screen, **options: Any
-) -> tuple[ScanMaps, list[Path]]:
-    """Map a scan, find its particles, write the report and show the tables; returns maps and files."""
+) -> tuple[ScanMaps, Particles, list[Path]]:
+    """Map a scan, find its particles, write the report and show the tables; returns maps, particles and files."""
     maps = map_scan(scan, hierarchy, track=screen.track, **options)
     particles = find_particles(scan, maps, hierarchy, track=screen.track)
     written = write_scan_report(out, maps, particles)
@@ -45,26 +45,24 @@ def map_and_show(
         "files": [str(path) for path in written],
     }
     screen.result(_positions(maps), _systems(maps), _particles(particles, screen.results.width), data=data)
-    return maps, written
+    return maps, particles, written
 
 
-def truth_table(maps: ScanMaps, truth: Truth) -> Group:
+def truth_table(maps: ScanMaps, particles: Particles, truth: Truth) -> Group:
     """Compare the maps of a simulated scan with what it was made of."""
-    crystal = truth.grain >= 0
-    labelled = maps.filtered_system >= 0
-    both = crystal & labelled
-    right = both & (maps.crystal_system == truth.crystal_system)
-    error = abs(maps.lattice[..., 0] - truth.crystal.conventional[0])
-    near = right & (error <= LATTICE_TOLERANCE)
     lattice = f"a = {truth.crystal.conventional[0]:.3f} Å"
+    positions, regions = score_positions(maps, truth), score_particles(particles, truth)
+    wrong, film = false_labels(maps, truth)
     return show.key_values(
         f"Against the truth: {truth.crystal.formula}, {truth.crystal.crystal_system}, {lattice}",
         {
-            "probe positions with crystal": int(crystal.sum()),
-            "of these labelled": _share(both.sum(), crystal.sum()),
-            "of the labelled, right crystal system": _share(right.sum(), both.sum()),
-            f"of the right, a within {LATTICE_TOLERANCE:g} Å": _share(near.sum(), right.sum()),
-            "probe positions without crystal that got a label": _share((labelled & ~crystal).sum(), (~crystal).sum()),
+            "probe positions with crystal": positions.there,
+            "of these labelled": _share(positions.answered, positions.there),
+            "of the labelled, right crystal system": _share(positions.right, positions.answered),
+            f"of the right, a within {LATTICE_TOLERANCE:g} Å": _share(positions.near, positions.right),
+            "probe positions without crystal that got a label": _share(wrong, film),
+            "particles on the map, mostly of crystal": regions.there,
+            "of these, right crystal system from all patterns": _share(regions.right, regions.there),
         },
     )
 

@@ -23,8 +23,8 @@ from gpuediff.scans.scan import Scan
 from gpuediff.settings import Simulation
 
 GOLD_LATTICE = 4.078  # Å, at room temperature
-FIELD_OF_VIEW = 640.0  # Å, shorter side of the scan
-RADIUS = (0.10, 0.17)  # smallest and largest particle, of the field of view
+FIELD_OF_VIEW = 640.0  # Å, shorter side of the scan if the step size is left to us
+RADIUS = (64.0, 108.8)  # Å, smallest and largest particle
 THICKNESSES = tuple(20.0 * step for step in range(1, 12))  # Å, up to the diameter of the largest particle
 PLANES_111 = np.array([[1, 1, 1], [-1, 1, 1], [1, -1, 1], [1, 1, -1]]) / np.sqrt(3)
 
@@ -138,6 +138,7 @@ def simulated_scan(
     crystal: Crystal | None = None,
     simulation: Simulation | None = None,
     measurement: Detector | None = None,
+    step_size: float | None = None,
     seed: int = 0,
     track: Track = silent,
 ) -> tuple[Scan, Truth]:
@@ -146,7 +147,7 @@ def simulated_scan(
     Parameters
     ----------
     shape : tuple of int
-        Probe positions (ny, nx), at least 16 x 16. The shorter side is 640 Å whatever their number.
+        Probe positions (ny, nx), at least 16 x 16.
     particles : int
         Round or faceted, not overlapping, each with two or three grains.
     crystal : Crystal, optional
@@ -154,6 +155,8 @@ def simulated_scan(
     simulation : Simulation, optional
         Its thicknesses are replaced by 20 .. 220 Å in steps of 20 Å.
     measurement : Detector, optional
+    step_size : float, optional
+        Å between probe positions; if absent, the shorter side of the scan is 640 Å.
     seed : int
         The same seed gives the same scan; particles and measurement draw from it in turn.
     track : Track, optional
@@ -167,7 +170,7 @@ def simulated_scan(
     Raises
     ------
     InvalidScan
-        If the scan is too small, `particles` < 1, or the crystal is not cubic.
+        If the scan is too small for its particles, `particles` < 1, or the crystal is not cubic.
     """
     if min(shape) < 16:
         raise InvalidScan(f"simulated scan: shape = {shape}: expected at least 16 x 16 probe positions")
@@ -177,7 +180,12 @@ def simulated_scan(
     if crystal.crystal_system != "cubic":
         raise InvalidScan(f"simulated scan: {crystal.formula} is {crystal.crystal_system}: expected a cubic crystal")
     rng = np.random.default_rng(seed)
-    step_size = FIELD_OF_VIEW / min(shape)
+    step_size = FIELD_OF_VIEW / min(shape) if step_size is None else step_size
+    if not step_size * min(shape) >= 3 * RADIUS[1]:
+        raise InvalidScan(
+            f"simulated scan: step_size = {step_size}: {min(shape)} of them are too few Å for particles of a radius of "
+            f"up to {RADIUS[1]:g} Å: expected at least {3 * RADIUS[1] / min(shape):.3g}"
+        )
     truth = _draw_truth(shape, particles, step_size, crystal, rng)
 
     settings = (simulation or Simulation()).model_copy(update={"thicknesses": THICKNESSES})
@@ -226,7 +234,7 @@ def _place(extent: np.ndarray, count: int, rng: np.random.Generator) -> list[tup
     placed: list[tuple[np.ndarray, float]] = []
     largest, misses = RADIUS[1], 0
     while len(placed) < count:
-        radius = FIELD_OF_VIEW * rng.uniform(RADIUS[0] * largest / RADIUS[1], largest)
+        radius = rng.uniform(RADIUS[0] * largest / RADIUS[1], largest)
         centre = rng.uniform(radius, extent - radius)
         if all(np.linalg.norm(centre - other) > 1.08 * (radius + size) for other, size in placed):
             placed.append((centre, radius))

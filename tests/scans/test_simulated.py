@@ -113,9 +113,18 @@ def test_a_finer_scan_shows_the_same_particles():
     assert (truth.particle >= 0).mean() == pytest.approx((finer_truth.particle >= 0).mean(), abs=0.05)
 
 
+def test_the_size_of_particles_is_that_of_nature_whatever_the_step_size():
+    scan, truth = simulated_scan((48, 48), particles=3, simulation=QUICK, step_size=21.0, seed=4)
+    assert scan.step_size == 21.0
+    area = np.bincount(truth.particle[truth.particle >= 0]) * 21.0**2
+    assert ((area > 0.6 * np.pi * 64**2) & (area < 1.2 * np.pi * 109**2)).all()
+
+
 def test_what_cannot_be_simulated_is_refused():
     with pytest.raises(InvalidScan, match="at least 16 x 16"):
         simulated_scan((8, 64))
+    with pytest.raises(InvalidScan, match="too few Å for particles"):
+        simulated_scan((16, 16), step_size=10.0)
     with pytest.raises(InvalidScan, match="particles = 0: expected at least one"):
         simulated_scan(particles=0)
     hexagonal = dataclasses.replace(gold(), space_group_number=194)
