@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 
+from gpuediff.cli import scan_commands
+from gpuediff.cli.options import Config, Device, Folder, IntensitySum, Json, Model, Quiet, Seed, choose_device
+from gpuediff.cli.screen import Screen, say_error
 from gpuediff.errors import GpuediffError
 
 app = typer.Typer(
@@ -28,26 +29,6 @@ library_app = typer.Typer(help="Pattern libraries.", no_args_is_help=True)
 model_app = typer.Typer(help="Model bundles.", no_args_is_help=True)
 app.add_typer(library_app, name="library")
 app.add_typer(model_app, name="model")
-
-Config = Annotated[Path, typer.Argument(help="The run's TOML file.", show_default=False)]
-Model = Annotated[Path, typer.Argument(help="A model bundle (folder).", show_default=False)]
-Folder = Annotated[
-    Path | None, typer.Option("--folder", "-f", help="Where the run's files are.", show_default="runs/<config name>")
-]
-DeviceName = Literal["auto", "gpu", "cpu"]
-Device = Annotated[DeviceName, typer.Option(help="Where to compute.")]
-Seed = Annotated[
-    int | None, typer.Option(min=0, max=2**32 - 1, help="One seed for every random choice, instead of the config's.")
-]
-IntensitySum = Annotated[
-    float | None,
-    typer.Option(
-        help="Each pattern's intensities are scaled to it, direct beam included (Gleason et al.: 0.3).",
-        show_default="as in training",
-    ),
-]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 def _print_version(asked: bool) -> None:
@@ -65,38 +46,6 @@ def options(
     ] = False,
 ) -> None:
     """What crystal is this? Random forests on electron diffraction patterns."""
-
-
-class Screen:
-    """What a command says: results to standard output, progress and remarks to standard error."""
-
-    def __init__(self, *, quiet: bool = False, as_json: bool = False) -> None:
-        from gpuediff.cli.progress import tracker
-
-        self.as_json = as_json
-        # A name in brackets is a name, not markup.
-        self.remarks = Console(stderr=True, highlight=False, markup=False, emoji=False, quiet=quiet)
-        self.results = Console(highlight=False, markup=False, emoji=False, quiet=quiet or as_json)
-        if not self.results.is_terminal:  # a file or a pipe has no edge to wrap at
-            self.results.width = 160
-        self.track = tracker(self.remarks, quiet=quiet)
-
-    def remark(self, text: str) -> None:
-        """Tell what is going on."""
-        self.remarks.print(text, soft_wrap=True)
-
-    def result(self, *tables: Any, data: Any) -> None:
-        """Show tables to a person, or the data to a script."""
-        for table in tables:
-            self.results.print(table)
-            self.results.print()
-        if self.as_json:
-            sys.stdout.write(json.dumps(data, indent=2, default=_plain, allow_nan=False) + "\n")
-
-    def written(self, *paths: Path) -> None:
-        """Name the files that were written."""
-        for path in paths:
-            self.results.print(f"wrote {path}", soft_wrap=True)
 
 
 @app.command()
@@ -124,7 +73,7 @@ def simulate(
 
     screen = Screen(quiet=quiet, as_json=as_json)
     run, folder = _run_and_folder(config, folder, seed)
-    chosen = _choose_device(device, screen, has_gpu_path=plot is None)
+    chosen = choose_device(device, screen, has_gpu_path=plot is None)
     if plot is not None:
         from gpuediff.cli.plot import plot_material
 
@@ -165,7 +114,7 @@ def train(
 
     screen = Screen(quiet=quiet, as_json=as_json)
     run, folder = _run_and_folder(config, folder, seed)
-    _choose_device(device, screen)
+    choose_device(device, screen)
     out = out or folder / "model"
     check_target(out, overwrite=overwrite)
     with Library(library or folder / "library.h5") as patterns:
@@ -207,7 +156,7 @@ def evaluate(
 
     screen = Screen(quiet=quiet, as_json=as_json)
     _, folder = _run_and_folder(config, folder, None)
-    _choose_device(device, screen)
+    choose_device(device, screen)
     model = model or folder / "model"
     with Library(library or folder / "library.h5") as patterns:
         hierarchy = load_bundle(model)
@@ -262,7 +211,7 @@ def predict(
     from gpuediff.tables import check_table_path, doubts, prediction_records, read_peak_table, write_predictions
 
     screen = Screen(quiet=quiet, as_json=as_json)
-    _choose_device(device, screen)
+    choose_device(device, screen)
     if out is not None:
         check_table_path(out)
     names, batch = read_peak_table(peaks)
@@ -293,59 +242,7 @@ def predict(
         screen.written(out)
 
 
-@app.command()
-def scan(
-    model: Model,
-    file: Annotated[Path, typer.Argument(help="4D-STEM Bragg peaks: a py4DSTEM file.")],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder.", show_default="<file name>-maps")] = None,
-    dataset: Annotated[str | None, typer.Option(help="Which one, where the file holds several.")] = None,
-    pixel_size: Annotated[float | None, typer.Option(help="Å⁻¹ per pixel, for a file without calibration.")] = None,
-    centre: Annotated[
-        tuple[float, float] | None, typer.Option(metavar="QX QY", help="Direct beam, pixels: two numbers.")
-    ] = None,
-    intensity_sum: IntensitySum = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace maps that are already there.")] = False,
-    lattice_system: Annotated[
-        str | None, typer.Option(help="Map space group and lattice with this system's models, not each position's own.")
-    ] = None,
-    neighbours: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            max=5,
-            help="Describe each pattern together with those so many rows and columns away (features lattice).",
-        ),
-    ] = 0,
-    device: Device = "auto",
-    quiet: Quiet = False,
-    as_json: Json = False,
-) -> None:
-    """Map crystal system, space group and lattice over a 4D-STEM scan."""
-    from gpuediff.cli.scan import map_and_show
-    from gpuediff.hierarchy.bundle import load_bundle
-    from gpuediff.scans.readers import read_scan
-
-    screen = Screen(quiet=quiet, as_json=as_json)
-    _choose_device(device, screen)
-    out = out or Path(f"{file.stem}-maps")
-    if out.exists() and not overwrite:
-        raise GpuediffError(
-            f"{out}: already exists: pass --overwrite to replace the maps in it, or choose another --out"
-        )
-    hierarchy = load_bundle(model)
-    measured = read_scan(file, dataset=dataset, pixel_size=pixel_size, centre=centre, track=screen.track)
-    if measured.note:
-        screen.remark(measured.note)
-    *_, written = map_and_show(
-        measured,
-        hierarchy,
-        out,
-        screen,
-        intensity_sum=intensity_sum,
-        lattice_system=lattice_system,
-        neighbours=neighbours,
-    )
-    screen.written(*written)
+app.command()(scan_commands.scan)
 
 
 @app.command()
@@ -408,14 +305,6 @@ def _run_and_folder(config: Path, folder: Path | None, seed: int | None) -> tupl
     return (run if seed is None else run.with_seed(seed)), folder or Path("runs") / config.stem
 
 
-def _choose_device(device: DeviceName, screen: Screen, *, has_gpu_path: bool = False) -> Any:
-    from gpuediff.arrays import choose_device
-
-    chosen = choose_device(device, has_gpu_path=has_gpu_path)
-    screen.remark(str(chosen))
-    return chosen
-
-
 @contextlib.contextmanager
 def _shards_kept(path: Path) -> Iterator[None]:
     """On Ctrl-C, say what is kept of a library and how to go on, and end with code 130."""
@@ -425,7 +314,7 @@ def _shards_kept(path: Path) -> Iterator[None]:
         shards = len(list(Path(f"{path}.parts").glob("shard-*.h5")))
         kept = f"{shards:,} finished shard{'s are' if shards != 1 else ' is'} kept in {path}.parts"
         how = "run the same command again to go on" if shards else "the same command starts anew"
-        _say_error(f"interrupted: {kept if shards else 'no shard was finished yet, nothing is kept'}; {how}")
+        say_error(f"interrupted: {kept if shards else 'no shard was finished yet, nothing is kept'}; {how}")
         raise typer.Exit(130) from interrupt
 
 
@@ -447,20 +336,10 @@ def _workers(scheduler: str | None) -> Iterator[Any]:
         yield client.get_executor()
 
 
-def _plain(value: Any) -> Any:
-    """Let JSON take NumPy values and paths."""
-    return value.tolist() if hasattr(value, "tolist") else str(value)
-
-
 def run() -> None:
     """Run the command line; an error that was raised on purpose ends in one message, not in a traceback."""
     try:
         app()
     except (GpuediffError, OSError) as error:
-        _say_error(f"error: {error}")
+        say_error(f"error: {error}")
         sys.exit(1)
-
-
-def _say_error(text: str) -> None:
-    console = Console(stderr=True, highlight=False, markup=False)
-    console.print(text, style="red", soft_wrap=not console.is_terminal)  # one line in a log, whole words for a person

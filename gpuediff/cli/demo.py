@@ -24,7 +24,7 @@ from gpuediff.settings import load_run
 from gpuediff.shipped import shipped_file
 
 if TYPE_CHECKING:
-    from gpuediff.cli.app import Screen
+    from gpuediff.cli.screen import Screen
     from gpuediff.library.reader import Materials
 
 UNKNOWNS_SHOWN = 8

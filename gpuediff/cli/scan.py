@@ -18,7 +18,7 @@ from gpuediff.scans.report import write_scan_report
 from gpuediff.scans.scoring import LATTICE_TOLERANCE, false_labels, score_particles, score_positions
 
 if TYPE_CHECKING:
-    from gpuediff.cli.app import Screen
+    from gpuediff.cli.screen import Screen
     from gpuediff.hierarchy.hierarchy import Hierarchy
     from gpuediff.scans.scan import Scan
     from gpuediff.scans.simulated import Truth

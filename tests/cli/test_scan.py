@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from gpuediff.cli.app import Screen
+from gpuediff.cli.screen import Screen
 from gpuediff.cli.scan import map_and_show
 from tests.scans.fakes import SYSTEMS, FakeHierarchy, uniform_scan
 
