@@ -27,12 +27,22 @@ PARTICLES_SHOWN = 10
 
 
 def map_and_show(
-    scan: Scan, hierarchy: Hierarchy, out: Path, screen: Screen, **options: Any
+    scan: Scan,
+    hierarchy: Hierarchy,
+    out: Path,
+    screen: Screen,
+    *,
+    report: dict[str, Any] | None = None,
+    **options: Any,
 ) -> tuple[ScanMaps, Particles, list[Path]]:
-    """Map a scan, find its particles, write the report and show the tables; returns maps, particles and files."""
+    """Map a scan, find its particles, write the report and show the tables; returns maps, particles and files.
+
+    `report` goes to `write_scan_report`, all other options to `map_scan`.
+    """
     maps = map_scan(scan, hierarchy, track=screen.track, **options)
     particles = find_particles(scan, maps, hierarchy, track=screen.track)
-    written = write_scan_report(out, maps, particles)
+    screen.remark("writing tables, pictures and the page")
+    written = write_scan_report(out, scan, maps, particles, **(report or {}))
     data = {
         "source": maps.source,
         "shape": list(maps.shape),

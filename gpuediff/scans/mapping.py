@@ -152,6 +152,7 @@ def map_scan(
             "lattice_system": lattice_system,
             "neighbours": neighbours,
             "error_rate": error_rate,
+            "calibrated": hierarchy.calibration_ is not None,
         },
         source=scan.source,
         calibration=dict(scan.calibration),

@@ -41,7 +41,7 @@ class ScanMaps:
     filtered_difference_confidence : array, shape (ny, nx), float32
         The largest filtered image.
     probability : array, shape (ny, nx), float32
-        Of `raw_system`, calibrated if the hierarchy is.
+        Of `raw_system`; what the forest gives, calibrated where `options["calibrated"]` says so.
     votes : array, shape (ny, nx, systems), float32
         Share of the trees.
     space_group_number : array, shape (ny, nx), int32

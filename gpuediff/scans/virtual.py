@@ -7,8 +7,7 @@ import numpy as np
 from gpuediff.errors import InvalidScan
 from gpuediff.features.preparation import intensity_sums, remove_direct_beam
 from gpuediff.peaks import DIRECT_BEAM_RADIUS, PeakBatch
-
-PATTERNS_PER_BLOCK = 16_384  # peak lists of large scans are not held in memory twice
+from gpuediff.scans.scan import PATTERNS_PER_BATCH
 
 
 def virtual_images(
@@ -41,8 +40,8 @@ def virtual_images(
     if shape[0] * shape[1] != len(peaks):
         raise InvalidScan(f"shape = {shape}: {len(peaks)} patterns do not fill {shape[0]} x {shape[1]} positions")
     bright, dark = (np.full(len(peaks), np.nan, dtype=np.float32) for _ in range(2))
-    for start in range(0, len(peaks), PATTERNS_PER_BLOCK):
-        block = peaks[start : start + PATTERNS_PER_BLOCK]
+    for start in range(0, len(peaks), PATTERNS_PER_BATCH):
+        block = peaks[start : start + PATTERNS_PER_BATCH]
         finite = np.isfinite(block.qx) & np.isfinite(block.qy) & np.isfinite(block.intensity)
         faults = np.bincount(block.pattern_of_peak[~finite], minlength=len(block))
         measured = np.flatnonzero((block.counts > 0) & (faults == 0))

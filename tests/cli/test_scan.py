@@ -3,12 +3,19 @@
 import json
 
 import numpy as np
+import pytest
 
 from gpuediff.cli.screen import Screen
 from gpuediff.cli.scan import map_and_show
 from tests.scans.fakes import SYSTEMS, FakeHierarchy, uniform_scan
 
 SCAN = uniform_scan(np.array([[-1, 2, 2], [1, 1, 2]]), 0.4)
+
+
+@pytest.fixture(autouse=True)
+def _no_pictures(monkeypatch):
+    """What is written has its own tests."""
+    monkeypatch.setattr("gpuediff.cli.scan.write_scan_report", lambda folder, *_, **__: [folder / "scan.html"])
 
 
 def shown_and_data(folder, capsys, **options):
@@ -23,7 +30,7 @@ def test_shares_add_up(tmp_path, capsys):
     table, data = shown_and_data(tmp_path, capsys, filter_size=1)
     assert data["filtered_fractions"] == {"monoclinic": 0.0, "hexagonal": 0.4, "cubic": 0.6}
     assert "60.0%" in table
-    assert (tmp_path / "probe_positions.parquet").exists()
+    assert data["files"] == [str(tmp_path / "scan.html")]
 
 
 def test_where_nothing_is_labelled_there_are_no_shares(tmp_path, capsys):

@@ -37,6 +37,7 @@ class PoolingBlock(FakeBlock):
 
 class FakeHierarchy:
     block = FakeBlock()
+    calibration_ = None
     trained_on = TrainedOn(split=Split(), crystals_checksum="ab", intensity_sum=1.0)
 
     def __init__(self):
