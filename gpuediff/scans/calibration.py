@@ -1,4 +1,4 @@
-"""From stored peak positions to Å⁻¹ around the direct beam, by the calibration that py4DSTEM keeps in its files.
+"""From stored peak positions to Å⁻¹ around the direct beam, as py4DSTEM does it with what its files hold.
 
 The steps and their order are those of py4DSTEM's `BraggVectors.cal` (0.14.18): origin, ellipse, pixel size, and the
 rotation between detector and scan. All of it in float64.
@@ -6,6 +6,7 @@ rotation between detector and scan. All of it in float64.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,10 +120,15 @@ def find_calibration(group: h5py.Group) -> dict[str, Any]:
         for holder in (bundle, place):
             for node in holder.values() if isinstance(holder, h5py.Group) else ():
                 if isinstance(node, h5py.Group) and _written_by(node) == "Calibration":
-                    return {name: _value(item) for name, item in node.items() if isinstance(item, h5py.Dataset)}
+                    return plain_values(node)
         if place.name == "/":
             return {}
         place = place.parent
+
+
+def plain_values(group: h5py.Group) -> dict[str, Any]:
+    """Collect the datasets of a group: name to number, str, bool, array, or None."""
+    return {name: _value(item) for name, item in group.items() if isinstance(item, h5py.Dataset)}
 
 
 def _written_by(group: h5py.Group) -> str:
@@ -171,6 +177,20 @@ def calibration_from_file(name: str, values: dict[str, Any], shape: tuple[int, i
         rotation=float(numbers["QR_rotation"]) if "QR_rotation" in numbers else None,
         flip=bool(values.get("QR_flip") or False),
     )
+
+
+def inverse_angstrom(unit: str) -> float | None:
+    """Tell how many Å⁻¹ (1/d, no 2π) one of a unit is, or None where it is not a reciprocal length.
+
+    Spellings of HyperSpy and pyxem: `k_A^-1`, `$A^{-1}$`, `1 / nm`, `nm⁻¹`, and `q_A^-1`, `q_nm^-1` with a 2π.
+    """
+    plain = re.sub(r"[${}()\s]|\\(?=AA)", "", unit).replace("⁻¹", "^-1").replace("AA", "A").replace("Å", "A")
+    plain = re.sub("angstroms?|nanometers?|nanometres?", lambda word: "A" if word[0][0] == "a" else "nm", plain)
+    length = re.fullmatch(r"(?P<kind>[kq]_)?(?:1/(?P<below>A|nm)|(?P<power>A|nm)(?:\^|\*\*)?-1)", plain)
+    if length is None:
+        return None
+    size = {"A": 1.0, "nm": 0.1}[length["below"] or length["power"]]
+    return size / (2 * np.pi) if length["kind"] == "q_" else size
 
 
 def _numbers(name: str, key: str, value: Any, shape: tuple[int, int]) -> np.ndarray:

@@ -7,6 +7,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import py4DSTEM
+from emdfile import PointListArray
 from py4DSTEM.braggvectors import BraggVectors
 from py4DSTEM.io.legacy import legacy13
 
@@ -91,6 +92,24 @@ def write_two_datasets(path: Path) -> None:
     py4DSTEM.save(str(path), first.root, mode="o", tree=True)
 
 
+def write_two_roots(path: Path) -> None:
+    """Write one file with two roots, each with peaks of the same name and a calibration of its own."""
+    for mode, name, flip in (("o", "first_root", False), ("a", "second_root", True)):
+        vectors = calibrated("braggvectors", 7, flip=flip, per_position=False)
+        vectors.root.name = name
+        py4DSTEM.save(str(path), vectors.root, mode=mode, tree=True)
+
+
+def write_pointlistarray(path: Path) -> None:
+    """Write a bare PointListArray of centred peaks in Å⁻¹, in EMD 1.0."""
+    peaks = PointListArray(dtype=FIELDS, shape=SHAPE, name="peaks")
+    for position, listed in peak_lists(8).items():
+        listed["qx"] = (listed["qx"] - 64) * 0.0213
+        listed["qy"] = (listed["qy"] - 64) * 0.0213
+        peaks[position].add(listed)
+    py4DSTEM.save(str(path), peaks, mode="o")
+
+
 def by_py4dstem(path: Path, dataset: str | None = None) -> dict[str, np.ndarray]:
     """Read a file back and take the vectors as py4DSTEM calibrates them by itself."""
     vectors = py4DSTEM.read(str(path), datapath=dataset)
@@ -119,11 +138,17 @@ def main(folder: Path) -> None:
         py4DSTEM.save(str(folder / f"{name}.h5"), vectors, mode="o")
     write_version_13(folder / "version_13.h5", 4)
     write_two_datasets(folder / "two_datasets.h5")
+    write_two_roots(folder / "two_roots.h5")
+    write_pointlistarray(folder / "pointlistarray.h5")
+    peaks = py4DSTEM.read(str(folder / "pointlistarray.h5"))
+    flat = np.concatenate([peaks[position].data for position in np.ndindex(*SHAPE)])
+    np.savez_compressed(folder / "pointlistarray.npz", **{name: flat[name] for name, _ in FIELDS})
     for name, dataset in {
         "flipped": None,
         "per_position": None,
         "uncalibrated": None,
         "version_13": "4DSTEM/braggpeaks",
+        "two_roots": "second_root/braggvectors",
     }.items():
         np.savez_compressed(folder / f"{name}.npz", **by_py4dstem(folder / f"{name}.h5", dataset))
 
