@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from gpuediff.cli import show
+from gpuediff.library.reader import Library
+from gpuediff.scans.comparison import compare_with_library
 from gpuediff.scans.mapping import map_scan
 from gpuediff.scans.maps import ScanMaps, Status
 from gpuediff.scans.particles import Particles, find_particles
@@ -32,17 +35,23 @@ def map_and_show(
     out: Path,
     screen: Screen,
     *,
+    library: Path | None = None,
     report: dict[str, Any] | None = None,
     **options: Any,
 ) -> tuple[ScanMaps, Particles, list[Path]]:
     """Map a scan, find its particles, write the report and show the tables; returns maps, particles and files.
 
-    `report` goes to `write_scan_report`, all other options to `map_scan`.
+    Patterns of a library are drawn beside those of the scan. `report` goes to `write_scan_report`, all other options
+    to `map_scan`.
     """
-    maps = map_scan(scan, hierarchy, track=screen.track, **options)
-    particles = find_particles(scan, maps, hierarchy, track=screen.track)
+    comparison = None
+    with nullcontext() if library is None else Library(library) as opened:
+        maps = map_scan(scan, hierarchy, track=screen.track, **options)
+        particles = find_particles(scan, maps, hierarchy, track=screen.track)
+        if opened is not None:
+            comparison = compare_with_library(scan, maps, hierarchy, opened, track=screen.track)
     screen.remark("writing tables, pictures and the page")
-    written = write_scan_report(out, scan, maps, particles, **(report or {}))
+    written = write_scan_report(out, scan, maps, particles, comparison=comparison, **(report or {}))
     data = {
         "source": maps.source,
         "shape": list(maps.shape),

@@ -14,7 +14,9 @@ from gpuediff.errors import GpuediffError
 
 def scan(
     model: Model,
-    file: Annotated[Path, typer.Argument(help="4D-STEM Bragg peaks: a py4DSTEM file.")],
+    file: Annotated[
+        Path, typer.Argument(help="Bragg peaks of a 4D-STEM scan (docs/readers.md says of what programs).")
+    ],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder.", show_default="<file name>-maps")] = None,
     dataset: Annotated[str | None, typer.Option(help="Which one, where the file holds several.")] = None,
     pixel_size: Annotated[float | None, typer.Option(help="Å⁻¹ per pixel, for a file without calibration.")] = None,
@@ -34,6 +36,29 @@ def scan(
             help="Describe each pattern together with those so many rows and columns away (features lattice).",
         ),
     ] = 0,
+    error_rate: Annotated[
+        float | None,
+        typer.Option(
+            help="Leave undecided what is too doubtful, so that at most this share of the crystal systems of single "
+            "patterns is wrong: 0.01, 0.02, 0.05, 0.1 or 0.2.",
+            show_default="a label wherever neighbours agree",
+        ),
+    ] = None,
+    peaks_min: Annotated[int, typer.Option(min=1, help="Patterns with fewer peaks are not predicted.")] = 5,
+    filter_size: Annotated[
+        int, typer.Option(min=1, help="Side of the median filter over the map of each crystal system; 1: none.")
+    ] = 5,
+    confidence_min: Annotated[
+        float, typer.Option(min=0, max=1, help="Least difference confidence, filtered, of a label.")
+    ] = 0.005,
+    pattern: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ROW,COLUMN", help="Draw this pattern; again for more.", show_default="the brightest"),
+    ] = None,
+    library: Annotated[
+        Path | None, typer.Option(help="Draw where the patterns lie among those of this pattern library.")
+    ] = None,
+    pdf: Annotated[bool, typer.Option("--pdf", help="Write every picture as PDF, too.")] = False,
     device: Device = "auto",
     quiet: Quiet = False,
     as_json: Json = False,
@@ -54,6 +79,7 @@ def scan(
     measured = read_scan(file, dataset=dataset, pixel_size=pixel_size, centre=centre, track=screen.track)
     if measured.note:
         screen.remark(measured.note)
+    positions = [_position(text, measured.shape) for text in pattern or ()]
     *_, written = map_and_show(
         measured,
         hierarchy,
@@ -62,5 +88,21 @@ def scan(
         intensity_sum=intensity_sum,
         lattice_system=lattice_system,
         neighbours=neighbours,
+        error_rate=error_rate,
+        peaks_min=peaks_min,
+        filter_size=filter_size,
+        difference_confidence_min=confidence_min,
+        library=library,
+        report={"positions": positions, "details": {"model": str(model)}, "pdf": pdf},
     )
     screen.written(*written)
+
+
+def _position(text: str, shape: tuple[int, int]) -> tuple[int, int]:
+    try:
+        row, column = (int(part) for part in text.split(","))
+    except ValueError as error:
+        raise GpuediffError(f"--pattern {text}: expected a row and a column, such as 12,40") from error
+    if not (0 <= row < shape[0] and 0 <= column < shape[1]):
+        raise GpuediffError(f"--pattern {text}: outside the scan of {shape[0]} x {shape[1]} positions")
+    return row, column

@@ -9,11 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.linalg import eigh
 
 from gpuediff.errors import InvalidFeatures
+from gpuediff.features.labelled import labelled_features
+from gpuediff.features.preparation import scale_intensity
+from gpuediff.progress import Track, silent
+
+if TYPE_CHECKING:
+    from gpuediff.hierarchy.hierarchy import Hierarchy
+    from gpuediff.library.reader import Library
+    from gpuediff.scans.maps import ScanMaps
+    from gpuediff.scans.scan import Scan
 
 ROWS_PER_BLOCK = 8_192  # bounds the float64 copies: 70 MB for the 1,066 features of the paper
 CLIP = 5.0  # standard deviations, beyond which one value of one feature says no more
@@ -153,3 +163,53 @@ def principal_components(reference: np.ndarray, scan: np.ndarray, k: int = 2) ->
 
 def _blocks(features: np.ndarray) -> Iterator[np.ndarray]:
     return (features[start : start + ROWS_PER_BLOCK] for start in range(0, len(features), ROWS_PER_BLOCK))
+
+
+def compare_with_library(
+    scan: Scan, maps: ScanMaps, hierarchy: Hierarchy, library: Library, *, count: int = 5_000, track: Track = silent
+) -> tuple[Components, np.ndarray, np.ndarray]:
+    """Find the principal components of a library's patterns, and where the patterns of a scan lie on them.
+
+    Parameters
+    ----------
+    scan : Scan
+    maps : ScanMaps
+        Of this scan, by this hierarchy.
+    hierarchy : Hierarchy
+        Whose features and thickness are taken, and the last of the protocols that it was trained under: the one that
+        is most like a measurement.
+    library : Library
+        Any with that thickness.
+    count : int
+        So many patterns at most of either, spread evenly over all there are.
+    track : Track, optional
+
+    Returns
+    -------
+    components : Components
+    reference_system : array, shape (n,), str
+        Crystal system of every pattern of the library that was taken.
+    scan_system : array, shape (m,), str
+        System predicted for every pattern of the scan that was taken, before filtering.
+    """
+    of_library = library.materials.crystal_system
+    each = max(1, len(library.material_of_pattern) // max(1, len(of_library)))
+    materials = np.zeros(len(of_library), dtype=bool)
+    materials[_spread(len(of_library), max(1, count // each))] = True
+    protocol = (hierarchy.settings.protocols or (library.run.simulation.orientations.protocol,))[-1]
+    simulated = labelled_features(
+        library, hierarchy.block, hierarchy.settings.thickness, materials, protocol=protocol, track=track
+    )
+    predicted = np.flatnonzero(maps.raw_system.reshape(-1) >= 0)
+    predicted = predicted[_spread(len(predicted), count)]
+    measured = hierarchy.block.compute(
+        scale_intensity(scan.peaks[predicted], float(maps.options["intensity_sum"] or 0))
+    )
+    components = principal_components(simulated.features, measured)
+    systems = np.array(maps.systems)[maps.raw_system.reshape(-1)[predicted]]
+    return components, of_library[simulated.material], systems
+
+
+def _spread(there: int, count: int) -> np.ndarray:
+    """Choose `count` of so many, evenly spaced; all where there are no more."""
+    return np.unique(np.linspace(0, there - 1, min(count, there)).astype(np.int64)) if there else np.empty(0, np.int64)

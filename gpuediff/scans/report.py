@@ -9,6 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from gpuediff.scans import distribution_figures, figures, pattern_figures
+from gpuediff.scans.comparison import Components
+from gpuediff.scans.comparison_figures import component_figure
 from gpuediff.scans.export import particle_table, scan_table, write_maps
 from gpuediff.scans.maps import ScanMaps
 from gpuediff.scans.orix_export import write_ang
@@ -27,6 +29,7 @@ def write_scan_report(
     particles: Particles,
     *,
     positions: Sequence[tuple[int, int]] = (),
+    comparison: tuple[Components, np.ndarray, np.ndarray] | None = None,
     details: dict[str, str] | None = None,
     pdf: bool = False,
 ) -> list[Path]:
@@ -39,6 +42,8 @@ def write_scan_report(
         A scan, its maps, and its particles.
     positions : sequence of (row, column)
         Patterns that are drawn; the brightest of the largest particles if there are none.
+    comparison : tuple, optional
+        From `gpuediff.scans.comparison.compare_with_library`, to be drawn.
     details : dict of str, optional
         What else the page tells about the scan, such as the model.
     pdf : bool
@@ -66,7 +71,7 @@ def write_scan_report(
         written.append(ang)
     else:
         ang.unlink(missing_ok=True)
-    for name, figure in _figures(scan, maps, particles, positions):
+    for name, figure in _figures(scan, maps, particles, positions, comparison):
         for suffix in ("png", "pdf"):
             file = pictures / f"{name}.{suffix}"
             if figure is not None and (pdf or suffix == "png"):
@@ -77,7 +82,11 @@ def write_scan_report(
 
 
 def _figures(
-    scan: Scan, maps: ScanMaps, particles: Particles, positions: Sequence[tuple[int, int]]
+    scan: Scan,
+    maps: ScanMaps,
+    particles: Particles,
+    positions: Sequence[tuple[int, int]],
+    comparison: tuple[Components, np.ndarray, np.ndarray] | None,
 ) -> Iterator[tuple[str, Figure | None]]:
     """Draw all pictures but the summary; None where there is nothing to show."""
     yield "systems", figures.system_map(maps)
@@ -93,3 +102,4 @@ def _figures(
     yield "particles", figures.particle_map(maps, particles)
     shown = list(positions) or [(int(row), int(column)) for row, column in particles.brightest[:PATTERNS_SHOWN]]
     yield "patterns", pattern_figures.pattern_figure(scan, maps, shown) if shown else None
+    yield "components", component_figure(*comparison) if comparison is not None else None

@@ -288,8 +288,15 @@ def test_a_scan_becomes_maps(folder, tmp_path, capsys):
             pattern = np.zeros(len(qx), kind)
             pattern["qx"], pattern["qy"], pattern["intensity"] = qx, qy, intensity
             data[divmod(index, 3)] = pattern
-    assert call("scan", folder / "model", file, "--out", tmp_path / "maps") == 0
-    assert {path.suffix for path in (tmp_path / "maps").iterdir()} >= {".h5", ".png", ".parquet"}
+    wanted = ("--out", tmp_path / "maps", "--library", folder / "library.h5", "--pattern", "1,2", "--pdf")
+    assert call("scan", folder / "model", file, *wanted) == 0
+    assert {path.suffix for path in (tmp_path / "maps").iterdir()} >= {".h5", ".html", ".png", ".parquet"}
+    for name in ("components", "patterns"):
+        assert (tmp_path / "maps" / "figures" / f"{name}.pdf").exists()
+    capsys.readouterr()
+    assert call("scan", folder / "model", file, "--out", tmp_path / "other", "--pattern", "2,0") == 1
+    assert "--pattern 2,0: outside the scan of 2 x 3 positions" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
 
 
 def test_the_version_is_told(capsys):
