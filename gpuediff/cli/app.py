@@ -243,6 +243,7 @@ def predict(
 
 
 app.command()(scan_commands.scan)
+app.command()(scan_commands.watch)
 
 
 @app.command()

@@ -29,7 +29,7 @@ _HOW = "signal.get_diffraction_vectors(...), pyxem 0.17 or later, and .save(...)
 
 def is_hyperspy(path: Path) -> bool:
     """Tell whether an HDF5 file is of HyperSpy."""
-    with h5py.File(path, "r") as file:
+    with h5py.File(path, "r", locking=False) as file:
         return _text(file.attrs.get("file_format", "")) == "HyperSpy"
 
 
@@ -41,7 +41,7 @@ def read_hspy(path: Path, asked: Asked) -> Scan:
     InvalidScan
         If there are no vectors with intensities, or their unit is no reciprocal length.
     """
-    with h5py.File(path, "r") as file:
+    with h5py.File(path, "r", locking=False) as file:
         return _read(path, file, asked)
 
 

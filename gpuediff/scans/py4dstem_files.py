@@ -55,7 +55,8 @@ def read_py4dstem(path: Path, asked: Asked) -> Scan:
     OSError, RuntimeError, KeyError
         From h5py, if the file is damaged.
     """
-    with h5py.File(path, "r") as file:
+    # A lock would keep the program that records the scan from opening its own file again.
+    with h5py.File(path, "r", locking=False) as file:
         name, peaks = _choose(path, file, asked.dataset)
         source = f"{path}: {name}"
         if peaks.ragged is None:

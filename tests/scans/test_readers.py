@@ -1,4 +1,6 @@
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 
 from gpuediff.errors import InvalidScan
 from gpuediff.scans.readers import READABLE, read_scan
+from tests.scans.test_watching import write_scan
 
 ORACLE = Path(__file__).resolve().parents[1] / "oracle"
 
@@ -79,3 +82,37 @@ class TestArguments:
 
         read_scan(ORACLE / "emd/flipped.h5", track=track)
         assert seen == ["reading peaks"]
+
+
+OPEN = """
+import sys
+
+import h5py
+
+with h5py.File(sys.argv[1], "a"):
+    print("open", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_a_file_that_a_program_holds_open_can_be_read(tmp_path):
+    write_scan(tmp_path / "a.h5", 2)
+    with subprocess.Popen(
+        [sys.executable, "-c", OPEN, tmp_path / "a.h5"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as writer:
+        assert writer.stdout.readline() == "open\n"
+        assert read_scan(tmp_path / "a.h5", pixel_size=1.0, centre=(0, 0)).shape == (2, 3)
+        writer.communicate("\n")
+
+
+def test_reading_keeps_no_program_from_opening_the_file(tmp_path):
+    write_scan(tmp_path / "a.h5", 2)
+
+    def reopened(items, description, total=None):
+        result = subprocess.run(
+            [sys.executable, "-c", OPEN, tmp_path / "a.h5"], input="\n", capture_output=True, text=True
+        )
+        assert result.returncode == 0, result.stderr
+        return items
+
+    read_scan(tmp_path / "a.h5", pixel_size=1.0, centre=(0, 0), track=reopened)
