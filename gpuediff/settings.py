@@ -216,6 +216,14 @@ class Boosting(Settings):
 Classifier = Annotated[Forest | Boosting, _one_of("method", Forest, Boosting)]
 
 
+class Flags(Settings):
+    """What is said of single patterns beside their crystal: several grains in the beam, and nothing like it known."""
+
+    # Of one grain, overlapping, and broken: so many of each are learned from, over all protocols. 0: nothing is said.
+    patterns: Annotated[int, within(0, 100_000)] = 2000
+    forest: Classifier = Boosting(rounds=100)
+
+
 class Training(Settings):
     """The hierarchy of forests: crystal system, then space group and lattice per crystal system."""
 
@@ -229,6 +237,7 @@ class Training(Settings):
     crystal_system: Classifier = Forest(trees=80, depth=40)
     space_group: Classifier = Forest(trees=128, depth=30)
     lattice: Forest = Forest(trees=80, depth=100)
+    flags: Flags = Flags()
     seed: Seed = 0
 
     @model_validator(mode="after")

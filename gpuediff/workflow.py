@@ -16,6 +16,7 @@ from gpuediff.errors import InvalidBundle, InvalidLibrary
 from gpuediff.evaluation.metrics import Answers, Evaluation, TrainLabels
 from gpuediff.evaluation.metrics import evaluate as evaluate_hierarchy
 from gpuediff.features.blocks import block_of_run
+from gpuediff.features.examples import KINDS, Examples, Kind, examples
 from gpuediff.features.labelled import LabelledFeatures, labelled_features
 from gpuediff.features.preparation import scale_intensity
 from gpuediff.hierarchy.groups import predict_groups
@@ -25,6 +26,7 @@ from gpuediff.progress import Track, silent
 from gpuediff.settings import MEMORY, Run, Training
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from concurrent.futures import Executor
 
     from gpuediff.hierarchy.hierarchy import Hierarchy
@@ -84,6 +86,8 @@ def train(
 ) -> Hierarchy:
     """Train the hierarchy of forests on the training materials of a library, and calibrate it on the validation ones.
 
+    Flags (`Hierarchy.flags`) are learned only where there are validation materials.
+
     Parameters
     ----------
     materials : int, optional
@@ -114,6 +118,8 @@ def train(
         training = _some(training, materials, fraction)
         validation = _some(validation, math.ceil(part * validation.sum()), fraction)
 
+    protocols = settings.protocols or (library.run.simulation.orientations.protocol,)
+
     def by_protocol(chosen: np.ndarray, orientations: int | None) -> list[LabelledFeatures]:
         return [
             labelled_features(
@@ -127,8 +133,27 @@ def train(
                 seed=settings.seed,
                 track=track,
             )
-            for protocol in settings.protocols or (library.run.simulation.orientations.protocol,)
+            for protocol in protocols
         ]
+
+    def made(chosen: np.ndarray, kinds: Sequence[Kind]) -> Examples:
+        count = math.ceil(settings.flags.patterns / len(protocols))
+        return Examples.join(
+            [
+                examples(
+                    library,
+                    block,
+                    settings.thickness,
+                    chosen,
+                    protocol=protocol,
+                    count=count,
+                    kinds=kinds,
+                    seed=settings.seed,
+                    track=track,
+                )
+                for protocol in protocols
+            ]
+        )
 
     data = LabelledFeatures.join(by_protocol(training, orientations))
     trained_on = TrainedOn(
@@ -149,6 +174,10 @@ def train(
             patterns=data.patterns,
             protocol=protocol,
         )
+    if validation.any() and settings.flags.patterns:
+        learned, asked = made(training, KINDS), made(validation, ("one_grain", "several_grains"))
+        if len(learned) and len(asked):
+            hierarchy.learn_flags(learned, asked, track=track)
     return hierarchy
 
 
@@ -241,6 +270,18 @@ def _told_apart(library: Library, settings: Training) -> np.ndarray:
     return np.isin(system, settings.crystal_systems) if settings.crystal_systems else np.ones(len(system), dtype=bool)
 
 
+def describe(hierarchy: Hierarchy, peaks: PeakBatch, *, intensity_sum: float | None = None) -> np.ndarray:
+    """Compute the features of single patterns, for `Hierarchy.predict` and `Hierarchy.flags`.
+
+    Parameters and errors are those of `predict`.
+
+    Returns
+    -------
+    array, shape (n, width), float32
+    """
+    return hierarchy.block.compute(_scaled(hierarchy, peaks, intensity_sum))
+
+
 def predict(
     hierarchy: Hierarchy, peaks: PeakBatch, *, groups: np.ndarray | None = None, intensity_sum: float | None = None
 ) -> Prediction:
@@ -263,10 +304,13 @@ def predict(
     InvalidBundle
         If no sum is given and the hierarchy does not know that of its training patterns.
     """
-    scaled = scale_intensity(peaks.validate(), intensity_sum_for(hierarchy, intensity_sum))
     if groups is not None:
-        return predict_groups(hierarchy, scaled, groups)
-    return hierarchy.predict(hierarchy.block.compute(scaled))
+        return predict_groups(hierarchy, _scaled(hierarchy, peaks, intensity_sum), groups)
+    return hierarchy.predict(describe(hierarchy, peaks, intensity_sum=intensity_sum))
+
+
+def _scaled(hierarchy: Hierarchy, peaks: PeakBatch, intensity_sum: float | None) -> PeakBatch:
+    return scale_intensity(peaks.validate(), intensity_sum_for(hierarchy, intensity_sum))
 
 
 def _reasons(skipped: list) -> str:

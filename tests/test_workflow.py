@@ -7,11 +7,12 @@ import pytest
 
 from gpuediff import workflow
 from gpuediff.errors import InvalidBundle, InvalidLibrary
+from gpuediff.features.examples import KINDS, Examples
 from gpuediff.features.labelled import LabelledFeatures
 from gpuediff.hierarchy.trained_on import TrainedOn
 from gpuediff.library.split import split_materials
 from gpuediff.peaks import PeakBatch
-from gpuediff.settings import Forest, Run, Split, Training
+from gpuediff.settings import Boosting, Flags, Forest, Run, Split, Training
 from tests.hierarchy.conftest import small_block
 
 Materials = SimpleNamespace(material_id=np.array(["only one"]), crystal_system=np.array(["cubic"]))
@@ -68,6 +69,7 @@ class Materials200:
             crystal_system=Forest(trees=5, depth=5),
             space_group=Forest(trees=5, depth=5),
             lattice=Forest(trees=5, depth=5),
+            flags=Flags(patterns=0),
         ),
     )
 
@@ -79,9 +81,10 @@ class Materials200:
             space_group_number=number,
         )
         self.material_of_pattern = np.repeat(np.arange(200), 2)
-        self.asked = []
+        self.asked, self.asked_examples = [], []
         monkeypatch.setattr(workflow, "block_of_run", lambda run: small_block())
         monkeypatch.setattr(workflow, "labelled_features", self.features)
+        monkeypatch.setattr(workflow, "examples", self.examples)
 
     def differences(self, run):
         return []
@@ -98,6 +101,12 @@ class Materials200:
         ones = np.ones(len(material))
         return LabelledFeatures(features.astype(np.float32), ones.astype(int), material, number, lattice, ones)
 
+    def examples(self, library, block, thickness, materials, *, protocol, count, kinds, seed, track):
+        material = np.flatnonzero(materials)
+        self.asked_examples.append((material.tolist(), protocol, count, tuple(kinds)))
+        kind = {name: np.full((len(material), block.width), place) for place, name in enumerate(KINDS)}
+        return Examples(**kind, material=material)
+
 
 def test_forests_learn_from_training_materials_and_calibration_from_validation_materials(monkeypatch):
     library = Materials200(monkeypatch)
@@ -112,6 +121,33 @@ def test_forests_learn_from_training_materials_and_calibration_from_validation_m
         assert evaluation.train_materials == len(library.side("train"))
         assert sum(evaluation.train_space_groups.values()) == evaluation.train_materials
         assert set(answers["single"].material) == set(library.side(side))
+
+
+def test_flags_are_learned_from_training_materials_and_told_how_far_to_trust_by_validation_materials(monkeypatch):
+    library = Materials200(monkeypatch)
+    flags = Flags(patterns=501, forest=Boosting(rounds=5))
+    settings = library.run.training.model_copy(update={"protocols": ("any", "measured"), "flags": flags})
+    model = workflow.train(library.run.model_copy(update={"training": settings}), library)
+    assert library.asked_examples == [
+        (library.side(side), protocol, 251, kinds)
+        for side, kinds in (("train", KINDS), ("validation", KINDS[:2]))
+        for protocol in ("any", "measured")
+    ]
+    assert model.flag_calibration_.materials == len(library.side("validation"))
+    features = np.repeat(np.arange(3, dtype=np.float32), small_block().width).reshape(3, -1)
+    said = model.flags(features)
+    assert said.several_grains[0] < 0.5 < said.several_grains[1]
+    assert said.novelty[0] == 0.5  # as all validation patterns
+
+
+def test_no_flags_are_learned_where_none_are_asked_for_or_nothing_can_say_how_far_to_trust_them(monkeypatch):
+    library = Materials200(monkeypatch)
+    asked_for = library.run.training.model_copy(update={"flags": Flags(patterns=100)})
+    nobody_to_ask = {"training": asked_for, "split": Split(train_fraction=0.8, validation_fraction=0)}
+    for change in ({}, nobody_to_ask):
+        model = workflow.train(library.run.model_copy(update=change), library)
+        assert library.asked_examples == []
+        assert np.isnan(model.flags(np.zeros((2, small_block().width), np.float32)).novelty).all()
 
 
 def test_a_part_of_the_training_materials_is_calibrated_on_the_same_part_of_the_others(monkeypatch):
@@ -171,8 +207,10 @@ def test_answers_do_not_depend_on_the_unit_of_the_intensities(unit):
         predict=lambda features: features,
     )
     intensity = np.array([6.0, 2.0], np.float32) * np.float32(unit)
-    workflow.predict(hierarchy, PeakBatch.from_lists([([0, 0.3], [0, 0.1], intensity)]))
-    np.testing.assert_allclose(seen[0], [0.6, 0.2], rtol=1e-6)
+    peaks = PeakBatch.from_lists([([0, 0.3], [0, 0.1], intensity)])
+    workflow.predict(hierarchy, peaks)
+    workflow.describe(hierarchy, peaks)
+    np.testing.assert_allclose(seen, [[0.6, 0.2]] * 2, rtol=1e-6)
 
 
 def test_no_usable_structure_is_an_error_with_the_reasons(tmp_path):

@@ -100,7 +100,7 @@ def load_bundle(path: str | Path) -> Hierarchy:
     except InvalidBundle as error:
         raise InvalidBundle(f"{folder}/: {MANIFEST}: {error}") from error
     hierarchy = Hierarchy(block, manifest.training, manifest.trained_on)
-    hierarchy.calibration_ = manifest.calibration
+    hierarchy.calibration_, hierarchy.flag_calibration_ = manifest.calibration, manifest.flags
     for name, model in manifest.models.items():
         try:
             forest = TreeliteForest.load(
@@ -214,6 +214,7 @@ def _write(hierarchy: Hierarchy, folder: Path, library: dict[str, Any] | None, m
             training=hierarchy.settings,
             trained_on=hierarchy.trained_on,
             calibration=hierarchy.calibration_,
+            flags=hierarchy.flag_calibration_,
             models=models,
             library=library,
             metrics=metrics,

@@ -6,7 +6,7 @@ the crystal system leaves free; there are none where the features hold the latti
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -14,27 +14,27 @@ import numpy as np
 
 from gpuediff.crystals.symmetry import LATTICE_PARAMETERS, complete_lattice, independent_parameters
 from gpuediff.errors import GpuediffError, InvalidBundle, InvalidFeatures
-from gpuediff.forests.samples import class_weights
-from gpuediff.forests.training import fit_classifier, fit_regressor
 from gpuediff.forests.treelite_forest import check_shape
 from gpuediff.hierarchy.aggregation import Decision, decide, difference_aggregation, median_aggregation
 from gpuediff.hierarchy.calibration import Calibration, learn
+from gpuediff.hierarchy.flags import FlagCalibration, Flags, ask_flags
 from gpuediff.hierarchy.labels import (
     CRYSTAL_SYSTEM,
     check_labels,
     crystal_systems_of,
     lattice_model,
     model_names,
-    model_seed,
     space_group_model,
     systems_among,
 )
 from gpuediff.hierarchy.prediction import LATTICE_INTERVAL, Prediction
+from gpuediff.hierarchy.training import learn_flags, train_models
 from gpuediff.progress import Track, silent
 from gpuediff.settings import CRYSTAL_SYSTEMS, Training
 
 if TYPE_CHECKING:
     from gpuediff.features.blocks import FeatureBlock
+    from gpuediff.features.examples import Examples
     from gpuediff.forests.forest import Forest
     from gpuediff.hierarchy.trained_on import TrainedOn
 
@@ -60,6 +60,8 @@ class Hierarchy:
         By the names of `gpuediff.hierarchy.labels`.
     calibration_ : Calibration or None
         How far to trust the probabilities of the crystal systems; None if nobody has looked yet.
+    flag_calibration_ : FlagCalibration or None
+        What the two forests of `gpuediff.hierarchy.flags` come to; None if they were not trained.
     """
 
     def __init__(self, block: FeatureBlock, settings: Training, trained_on: TrainedOn | None = None) -> None:
@@ -68,6 +70,7 @@ class Hierarchy:
         self.trained_on = trained_on
         self.forests_: dict[str, Forest] = {}
         self.calibration_: Calibration | None = None
+        self.flag_calibration_: FlagCalibration | None = None
 
     @property
     def systems(self) -> tuple[str, ...]:
@@ -101,14 +104,60 @@ class Hierarchy:
         """
         check_shape(features, self.block.width)
         numbers, lattice = check_labels(len(features), space_group_number, lattice)
-        system = crystal_systems_of(numbers)
-        systems = systems_among(system)
+        systems = systems_among(crystal_systems_of(numbers))
         if not systems:
             raise InvalidFeatures("no patterns: there is nothing to train on")
         self.calibration_ = None
-        training = self._train(np.asarray(features), system, systems, numbers, lattice)
-        self.forests_ = dict(track(training, "forests", total=len(model_names(systems, lattice=self.learns_lattice))))
+        self.flag_calibration_ = None
+        names = model_names(systems, lattice=self.learns_lattice)
+        models = train_models(np.asarray(features), numbers, lattice, names, self.settings)
+        self.forests_ = dict(track(models, "forests", total=len(names)))
         return self
+
+    def learn_flags(self, training: Examples, validation: Examples, *, track: Track = silent) -> Hierarchy:
+        """Learn from a fitted hierarchy's own kinds of patterns what `flags` says; older flags are dropped.
+
+        Parameters
+        ----------
+        training : Examples
+            Of materials that the forests were trained on.
+        validation : Examples
+            Of other materials; broken ones are not asked for.
+        track : Track
+            Follows the forests.
+
+        Raises
+        ------
+        InvalidFeatures
+            If there are no examples, or their features are not those of `block`.
+        """
+        self._forest(CRYSTAL_SYSTEM)
+        for examples in (training, validation):
+            check_shape(examples.one_grain, self.block.width)
+        forests, self.flag_calibration_ = learn_flags(training, validation, self.settings, track=track)
+        self.forests_ = self.forests_ | forests
+        return self
+
+    def flags(self, features: np.ndarray, *, patterns: np.ndarray | None = None) -> Flags:
+        """Say of every single pattern how likely it is of several grains, and how unlike the training patterns.
+
+        Parameters
+        ----------
+        features : array, shape (n, block.width), float32
+        patterns : array, shape (n,), integers, optional
+            How many patterns the features describe together; one if absent. Of several together nothing is said.
+
+        Raises
+        ------
+        InvalidFeatures
+            As for `predict`.
+        """
+        check_shape(features, self.block.width)
+        features = np.asarray(features)
+        alone = np.ones(len(features), dtype=bool) if patterns is None else np.asarray(patterns) == 1
+        if self.flag_calibration_ is None:
+            return Flags.unknown(len(features))
+        return ask_flags(self.forests_, self.flag_calibration_, features, alone)
 
     def calibrate(
         self,
@@ -284,37 +333,6 @@ class Hierarchy:
         """Return by the name of each feature its share of what the splits for the crystal system gained."""
         shares = self._forest(CRYSTAL_SYSTEM).importances()
         return dict(zip(self.block.columns, shares.tolist(), strict=True))
-
-    def _train(
-        self,
-        features: np.ndarray,
-        system_of_pattern: np.ndarray,
-        systems: tuple[str, ...],
-        numbers: np.ndarray,
-        lattice: np.ndarray,
-    ) -> Iterator[tuple[str, Forest]]:
-        """Train the models in the order of `model_names`, and yield each with its name."""
-        settings = self.settings
-
-        def seed(name: str) -> int:
-            return model_seed(settings.seed, name)
-
-        top, below = settings.crystal_system, settings.space_group
-        weight = class_weights(system_of_pattern, top.class_weight)
-        yield (
-            CRYSTAL_SYSTEM,
-            fit_classifier(features, system_of_pattern, top, seed=seed(CRYSTAL_SYSTEM), classes=systems, weight=weight),
-        )
-        for system in systems:
-            rows = np.flatnonzero(system_of_pattern == system)
-            part = features[rows]
-            name = space_group_model(system)
-            weight = class_weights(numbers[rows], below.class_weight)
-            yield name, fit_classifier(part, numbers[rows], below, seed=seed(name), weight=weight)
-            for parameter in independent_parameters(system) if self.learns_lattice else ():
-                name = lattice_model(system, parameter)
-                target = lattice[rows, LATTICE_PARAMETERS.index(parameter)]
-                yield name, fit_regressor(part, target, settings.lattice, seed=seed(name))
 
     def _prediction(
         self,

@@ -12,6 +12,10 @@ from gpuediff.errors import InvalidFeatures
 from gpuediff.settings import CRYSTAL_SYSTEMS
 
 CRYSTAL_SYSTEM = "crystal_system"  # the model at the top
+# The models of what is said of a pattern beside its crystal, and the classes that each tells apart.
+SEVERAL_GRAINS = "several_grains"
+NOVELTY = "novelty"
+FLAG_CLASSES = {SEVERAL_GRAINS: ("one_grain", "several_grains"), NOVELTY: ("crystal", "broken")}
 SPACE_GROUPS = 230
 
 

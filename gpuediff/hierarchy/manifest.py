@@ -17,14 +17,15 @@ from gpuediff.crystals.symmetry import crystal_system
 from gpuediff.durable import sha256_of_file
 from gpuediff.errors import InvalidBundle
 from gpuediff.hierarchy.calibration import Calibration
-from gpuediff.hierarchy.labels import CRYSTAL_SYSTEM, SPACE_GROUPS, model_names, space_group_model
+from gpuediff.hierarchy.flags import FlagCalibration
+from gpuediff.hierarchy.labels import CRYSTAL_SYSTEM, FLAG_CLASSES, SPACE_GROUPS, model_names, space_group_model
 from gpuediff.hierarchy.trained_on import TrainedOn
 from gpuediff.settings import CRYSTAL_SYSTEMS, Settings, Training
 
 MANIFEST = "manifest.json"
 FORESTS = "forests"
 FORMAT: Final = "gpuediff model bundle"
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 MANIFEST_BYTES_MAX = 2**24  # a manifest is some 20 kB; what is larger by far is none
 
 
@@ -44,13 +45,14 @@ class Manifest(Settings):
     """The content of `manifest.json`."""
 
     format: Literal["gpuediff model bundle"] = FORMAT
-    schema_version: Literal[2] = SCHEMA_VERSION
+    schema_version: Literal[3] = SCHEMA_VERSION
     features: dict[str, bool | int | float | str]  # description of the feature block
     training: Training
     trained_on: TrainedOn | None
     calibration: (
         Calibration | None
     )  # None: there was no validation material; probabilities are as the forests give them
+    flags: FlagCalibration | None  # None: there are no forests for flags
     models: dict[str, Model]
     library: dict[str, Any] | None  # configuration and checksum of the pattern library
     metrics: dict[str, Any] | None
@@ -178,7 +180,8 @@ def _contradictions(manifest: Manifest) -> list[str]:
     systems = top.classes if top is not None else None
     if not systems or len(set(systems)) != len(systems) or not set(systems) <= set(CRYSTAL_SYSTEMS):
         return [f"models.{CRYSTAL_SYSTEM}.classes = {systems!r}: expected distinct crystal systems"]
-    needed, complete = (set(model_names(map(str, systems), lattice=lattice)) for lattice in (False, True))
+    flags = set(FLAG_CLASSES) if manifest.flags is not None else set()
+    needed, complete = (flags.union(model_names(map(str, systems), lattice=lattice)) for lattice in (False, True))
     if set(manifest.models) not in (needed, complete):
         wrong = ", ".join(sorted(set(manifest.models) ^ complete))
         return [f"models: not those that {', '.join(map(str, systems))} need: {wrong}"]
@@ -190,6 +193,9 @@ def _contradictions(manifest: Manifest) -> list[str]:
             problems.append(f"models.{name}.kind = {model.kind!r}")
         if (model.classes is None) != (model.kind == "regressor"):
             problems.append(f"models.{name}.classes = {model.classes!r} for a {model.kind}")
+    for name in sorted(flags):
+        if manifest.models[name].classes != FLAG_CLASSES[name]:
+            problems.append(f"models.{name}.classes = {manifest.models[name].classes!r}: expected {FLAG_CLASSES[name]}")
     for system in systems:
         name = space_group_model(str(system))
         numbers = manifest.models[name].classes or ()

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-# Shares of the trees below the interval's lower end, the estimate, and the upper end: one standard deviation of a normal
-# distribution to either side.
+# Shares of the trees below the interval's lower end, the estimate, and the upper end: one standard deviation of a
+# normal distribution to either side.
 LATTICE_INTERVAL = (0.16, 0.5, 0.84)
 
 

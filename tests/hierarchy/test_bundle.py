@@ -207,7 +207,7 @@ def test_a_manifest_cannot_name_another_file(path, name):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda m: m.update(schema_version=1), "schema_version = 1: this gpuediff reads version 2"),
+        (lambda m: m.update(schema_version=1), "schema_version = 1: this gpuediff reads version 3"),
         (lambda m: m.update(schema_version=True), "schema_version = True"),
         (lambda m: m.update(format="onnx"), "not that of a gpuediff model bundle"),
         (lambda m: m.update(extra=1), "extra"),
