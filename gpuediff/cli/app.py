@@ -242,6 +242,7 @@ def predict(
         screen.written(out)
 
 
+app.command()(scan_commands.detect)
 app.command()(scan_commands.scan)
 app.command()(scan_commands.watch)
 

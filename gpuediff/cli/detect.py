@@ -14,11 +14,11 @@ from rich.console import Group
 from gpuediff.cli import show
 from gpuediff.durable import complete_or_absent
 from gpuediff.errors import InvalidScan
-from gpuediff.scans.cubes import open_cube
-from gpuediff.scans.detection import Detection, Fault
-from gpuediff.scans.peak_finding import FoundPeaks, faulty, find_peaks
-from gpuediff.scans.probe import Probe
-from gpuediff.scans.ring import face_centred_spacings
+from gpuediff.scans.detection.cubes import open_cube
+from gpuediff.scans.detection.detector import Detection, Fault
+from gpuediff.scans.detection.peak_finding import FoundPeaks, faulty, find_peaks
+from gpuediff.scans.detection.probe import Probe
+from gpuediff.scans.detection.ring import face_centred_spacings
 
 if TYPE_CHECKING:
     from gpuediff.cli.screen import Screen
@@ -138,7 +138,7 @@ def vacuum_probe(path: Path, dataset: str | None = None) -> Probe:
 
 
 def _draw(found: FoundPeaks, path: Path) -> None:
-    from gpuediff.scans.detection_figure import detection_figure
+    from gpuediff.scans.detection.figure import detection_figure
 
     complete_or_absent(path, partial(detection_figure(found).savefig, dpi=130))
 

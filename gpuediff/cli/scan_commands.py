@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -38,6 +38,123 @@ FilterSize = Annotated[
     int, typer.Option(min=1, help="Side of the median filter over the map of each crystal system; 1: none.")
 ]
 ConfidenceMin = Annotated[float, typer.Option(min=0, max=1, help="Least difference confidence, filtered, of a label.")]
+
+
+def detect(
+    file: Annotated[
+        Path, typer.Argument(help="Raw frames of a 4D-STEM scan: HDF5, .npy, or a microscope's own format.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="File of peaks (.h5).", show_default="<file name>-peaks.h5")
+    ] = None,
+    dataset: Annotated[str | None, typer.Option(help="Which one, where the file holds several.")] = None,
+    scan_shape: Annotated[
+        tuple[int, int] | None,
+        typer.Option(metavar="ROWS COLUMNS", help="Probe positions, for a file that only holds a row of frames."),
+    ] = None,
+    radius: Annotated[
+        float | None, typer.Option(help="Of the probe, pixels.", show_default="measured on the direct beam")
+    ] = None,
+    vacuum: Annotated[
+        Path | None, typer.Option(help="Frames without a specimen: their mean is the probe.", show_default="a disk")
+    ] = None,
+    ring: Annotated[
+        str | None,
+        typer.Option(
+            help="Fit pixel size and ellipse to the rings of a polycrystal: Au, Al, Ni, Pt, Cu, the lattice parameter "
+            "of a cubic F lattice (Å), or plane spacings (Å) with commas."
+        ),
+    ] = None,
+    pixel_size: Annotated[
+        float | None, typer.Option(help="Å⁻¹ per pixel; with --ring, roughly.", show_default="the file's")
+    ] = None,
+    centre: Annotated[
+        tuple[float, float] | None,
+        typer.Option(metavar="QX QY", help="Direct beam of all frames, pixels.", show_default="found in every frame"),
+    ] = None,
+    centring: Annotated[
+        Literal["plane", "median", "frame"],
+        typer.Option(help="plane: linear over the scan. median: one for all frames. frame: each frame's own."),
+    ] = "plane",
+    max_wander: Annotated[
+        float | None,
+        typer.Option(help="Of the direct beam from its mean place, pixels.", show_default="3 radii of the probe"),
+    ] = None,
+    gain: Annotated[
+        float | None,
+        typer.Option(help="Variance over mean of the counts; 1 for a detector that counts.", show_default="estimated"),
+    ] = None,
+    saturation: Annotated[
+        float | None,
+        typer.Option(help="Counts from which on a pixel is saturated.", show_default="the largest of 8 or 16 bits"),
+    ] = None,
+    min_relative: Annotated[float, typer.Option(min=0, max=1, help="Weakest peak, of the brightest.")] = 5e-4,
+    min_significance: Annotated[float, typer.Option(min=0, help="Weakest peak, in standard deviations.")] = 4.5,
+    min_spacing: Annotated[
+        float | None, typer.Option(help="Between peaks, pixels.", show_default="1.5 radii of the probe")
+    ] = None,
+    edge: Annotated[
+        int | None,
+        typer.Option(min=1, help="No peaks nearer to the frame's edge, pixels.", show_default="the kernel's"),
+    ] = None,
+    max_peaks: Annotated[int, typer.Option(min=1, max=10_000, help="In a frame, the brightest.")] = 100,
+    corr_power: Annotated[
+        float, typer.Option(min=0.01, max=1, help="1: cross-correlation; less: hybrid, for disks with much structure.")
+    ] = 1.0,
+    smoothing: Annotated[float, typer.Option(min=0, max=20, help="Of the correlation, pixels.")] = 0.5,
+    subpixel: Annotated[
+        Literal["parabola", "fourier"], typer.Option(help="fourier: a little finer for strong disks, and slower.")
+    ] = "parabola",
+    intensity: Annotated[
+        Literal["correlation", "aperture"], typer.Option(help="How the counts of a disk are measured.")
+    ] = "correlation",
+    step_size: Annotated[
+        float | None, typer.Option(help="Å between probe positions.", show_default="the file's")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="On a CPU.", show_default="as many as cores")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace peaks that are already there.")] = False,
+    device: Device = "auto",
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Find the Bragg peaks in the raw frames of a 4D-STEM scan, and calibrate them."""
+    from gpuediff.cli.detect import detect_and_show, detection_settings
+
+    screen = Screen(quiet=quiet, as_json=as_json)
+    chosen = choose_device(device, screen, has_gpu_path=True)
+    settings = detection_settings(
+        corr_power=corr_power,
+        smoothing=smoothing,
+        min_relative=min_relative,
+        min_significance=min_significance,
+        min_spacing=min_spacing,
+        edge=edge,
+        max_peaks=max_peaks,
+        subpixel=subpixel,
+        intensity=intensity,
+    )
+    _, written = detect_and_show(
+        file,
+        out or Path(f"{file.stem}-peaks.h5"),
+        screen,
+        dataset=dataset,
+        scan_shape=scan_shape,
+        vacuum=vacuum,
+        ring=ring,
+        overwrite=overwrite,
+        settings=settings,
+        radius=radius,
+        gain=gain,
+        saturation=saturation,
+        centre=centre,
+        centring=centring,
+        max_wander=max_wander,
+        pixel_size=pixel_size,
+        step_size=step_size,
+        threads=threads,
+        device=chosen,
+    )
+    screen.written(*written)
 
 
 def scan(

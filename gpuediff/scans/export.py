@@ -39,8 +39,8 @@ MAPS = {
     "lattice": ("Å, Å, Å, degrees, degrees, degrees", "a, b, c, alpha, beta, gamma of the conventional cell"),
     "lattice_low": ("Å, Å, Å, degrees, degrees, degrees", "lower end of the interval of lattice, about 68 %"),
     "lattice_high": ("Å, Å, Å, degrees, degrees, degrees", "upper end of the interval of lattice"),
-    "several_grains": ("", "probability that the pattern is of more than one grain"),
-    "novelty": ("", "share of patterns of unseen materials that are more like the training patterns than this one"),
+    "several_grains": ("", "probability that the pattern is of more than one grain, if every second one is"),
+    "novelty": ("", "share of validation patterns that look more like training patterns than this one"),
     "bright_field": ("as the scan's intensities", "direct beam"),
     "dark_field": ("as the scan's intensities", "all other peaks"),
 }

@@ -19,17 +19,17 @@ from gpuediff.hierarchy.bundle import load_bundle
 from gpuediff.hierarchy.manifest import MANIFEST
 from gpuediff.hierarchy.trained_on import intensity_sum_for
 from gpuediff.peaks import PeakBatch
-from gpuediff.scans.centring import direct_beams
-from gpuediff.scans.detection import Detection, Detector
+from gpuediff.scans.detection.centring import direct_beams
+from gpuediff.scans.detection.detector import Detection, Detector
+from gpuediff.scans.detection.peak_finding import BATCH_PIXELS
+from gpuediff.scans.detection.sensor import Sensor
 from gpuediff.scans.mapping import classify
 from gpuediff.scans.maps import Status
-from gpuediff.scans.peak_finding import BATCH_PIXELS
 from gpuediff.scans.scan import PATTERNS_PER_BATCH
-from gpuediff.scans.sensor import Sensor
 
 if TYPE_CHECKING:
     from gpuediff.hierarchy.hierarchy import Hierarchy
-    from gpuediff.scans.probe import Probe
+    from gpuediff.scans.detection.probe import Probe
 
 try:
     from libertem.udf import UDF

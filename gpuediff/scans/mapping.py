@@ -113,6 +113,8 @@ def map_scan(
             systems = tuple(prediction.systems)
             arrays = _empty_arrays(status.size, len(systems))
         _fill(arrays, patterns, prediction)
+        flags = hierarchy.flags(features, patterns=sizes)
+        arrays["several_grains"][patterns], arrays["novelty"][patterns] = flags.several_grains, flags.novelty
 
     raw_system = arrays["raw_system"].reshape(scan.shape)
     difference = arrays["difference_confidence"].reshape(scan.shape)

@@ -49,6 +49,15 @@ class ScanMaps:
     lattice : array, shape (ny, nx, 6), float32
         a, b, c (Å), alpha, beta, gamma (degrees). Space group and lattice are by the models of `filtered_system`, or
         of `options["lattice_system"]`, and stand where the status is PREDICTED.
+    lattice_low, lattice_high : array, shape (ny, nx, 6), float32
+        Interval of every lattice parameter, as in `gpuediff.hierarchy.prediction.Prediction`.
+    several_grains : array, shape (ny, nx), float32
+        Probability that the pattern is of more than one grain, as if every second one were.
+    novelty : array, shape (ny, nx), float32
+        Share of the validation patterns that look more like training patterns than this one. Both are of
+        `gpuediff.hierarchy.flags`; NaN where the hierarchy cannot say, and where patterns are described together.
+    bright_field, dark_field : array, shape (ny, nx), float32
+        Intensity of the direct beam, and of all other peaks, as stored in the scan; NaN where there are no peaks.
     options : dict
         What `map_scan` was asked for.
     source : str

@@ -8,13 +8,15 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from gpuediff.scans import distribution_figures, figures, pattern_figures
 from gpuediff.scans.comparison import Components
-from gpuediff.scans.comparison_figures import component_figure
 from gpuediff.scans.export import particle_table, scan_table, write_maps
+from gpuediff.scans.figures import distributions, patterns
+from gpuediff.scans.figures import maps as map_figures
+from gpuediff.scans.figures.components import component_figure
+from gpuediff.scans.figures.maps import save_figure
 from gpuediff.scans.maps import ScanMaps
 from gpuediff.scans.orix_export import write_ang
-from gpuediff.scans.page import write_page
+from gpuediff.scans.page.page import write_page
 from gpuediff.scans.particles import Particles
 from gpuediff.scans.scan import Scan
 from gpuediff.tables import write_table
@@ -60,7 +62,7 @@ def write_scan_report(
     pictures.mkdir(parents=True, exist_ok=True)
     written = [folder / name for name in ("scan.html", "summary.png", "maps.h5", "probe_positions.parquet")]
     write_page(written[0], scan, maps, particles, details=details)
-    figures.save_figure(figures.summary(maps), written[1])
+    save_figure(map_figures.summary(maps), written[1])
     write_maps(maps, written[2], particles=particles)
     write_table(scan_table(maps), written[3])
     written.append(folder / "particles.csv")
@@ -75,7 +77,7 @@ def write_scan_report(
         for suffix in ("png", "pdf"):
             file = pictures / f"{name}.{suffix}"
             if figure is not None and (pdf or suffix == "png"):
-                figures.save_figure(figure, file)
+                save_figure(figure, file)
             else:
                 file.unlink(missing_ok=True)  # of an older report, not to be taken for one of this
     return [*written, pictures]
@@ -89,17 +91,17 @@ def _figures(
     comparison: tuple[Components, np.ndarray, np.ndarray] | None,
 ) -> Iterator[tuple[str, Figure | None]]:
     """Draw all pictures but the summary; None where there is nothing to show."""
-    yield "systems", figures.system_map(maps)
-    yield "space_groups", figures.space_group_map(maps)
-    yield "confidence", figures.confidence_map(maps)
+    yield "systems", map_figures.system_map(maps)
+    yield "space_groups", map_figures.space_group_map(maps)
+    yield "confidence", map_figures.confidence_map(maps)
     told = any(np.isfinite(values).any() for values in (maps.probability, maps.several_grains, maps.novelty))
-    yield "trust", figures.trust_maps(maps) if told else None
-    yield "lattice", figures.lattice_maps(maps)
-    yield "lattice_intervals", figures.lattice_interval_maps(maps)
-    yield "lattice_histograms", distribution_figures.lattice_histograms(maps)
-    yield "fractions", distribution_figures.fraction_figure(maps)
-    yield "virtual_images", figures.virtual_image_figure(maps)
-    yield "particles", figures.particle_map(maps, particles)
+    yield "trust", map_figures.trust_maps(maps) if told else None
+    yield "lattice", map_figures.lattice_maps(maps)
+    yield "lattice_intervals", map_figures.lattice_interval_maps(maps)
+    yield "lattice_histograms", distributions.lattice_histograms(maps)
+    yield "fractions", distributions.fraction_figure(maps)
+    yield "virtual_images", map_figures.virtual_image_figure(maps)
+    yield "particles", map_figures.particle_map(maps, particles)
     shown = list(positions) or [(int(row), int(column)) for row, column in particles.brightest[:PATTERNS_SHOWN]]
-    yield "patterns", pattern_figures.pattern_figure(scan, maps, shown) if shown else None
+    yield "patterns", patterns.pattern_figure(scan, maps, shown) if shown else None
     yield "components", component_figure(*comparison) if comparison is not None else None

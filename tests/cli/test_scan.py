@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from gpuediff.cli.screen import Screen
 from gpuediff.cli.scan import map_and_show
+from gpuediff.cli.screen import Screen
 from tests.scans.fakes import SYSTEMS, FakeHierarchy, uniform_scan
 
 SCAN = uniform_scan(np.array([[-1, 2, 2], [1, 1, 2]]), 0.4)

@@ -17,10 +17,10 @@ from gpuediff.hierarchy.hierarchy import Hierarchy
 from gpuediff.hierarchy.trained_on import TrainedOn
 from gpuediff.peaks import PeakBatch
 from gpuediff.scans.calibration import Calibration
-from gpuediff.scans.detection import Detection, Detector
+from gpuediff.scans.detection.detector import Detection, Detector
+from gpuediff.scans.detection.probe import Probe
 from gpuediff.scans.mapping import map_scan
 from gpuediff.scans.maps import Status
-from gpuediff.scans.probe import Probe
 from gpuediff.scans.scan import Scan
 from gpuediff.settings import Features, Forest, Split, Training
 from tests.oracle.detection.render import expected_counts

@@ -70,6 +70,13 @@ def test_what_is_less_sure_than_the_error_rate_asks_for_is_left_undecided(two_ph
     np.testing.assert_allclose(sure.probability, (1 + lead) / 2, rtol=1e-6)
 
 
+def test_flags_are_those_of_the_patterns_themselves(two_phases):
+    lead = np.linspace(0.1, 0.6, two_phases.size, dtype=np.float32).reshape(two_phases.shape)
+    maps = map_scan(uniform_scan(two_phases, lead), FakeHierarchy())
+    np.testing.assert_array_equal(maps.several_grains, lead)
+    assert np.isnan(maps.novelty).all()
+
+
 def test_the_interval_of_the_lattice_is_that_of_the_same_models(two_phases):
     maps = map_scan(uniform_scan(two_phases, 0.4), FakeHierarchy())
     np.testing.assert_array_equal(maps.lattice - maps.lattice_low, 0.25)

@@ -5,6 +5,7 @@ import pytest
 
 from gpuediff.scans.export import read_maps
 from gpuediff.scans.mapping import map_scan
+from gpuediff.scans.maps import Status
 from gpuediff.scans.particles import find_particles
 from gpuediff.scans.report import write_scan_report
 from tests.scans.fakes import FakeHierarchy, uniform_scan
@@ -38,7 +39,11 @@ def test_an_older_report_leaves_nothing_behind_that_is_not_of_the_new_one(mapped
     assert (tmp_path / "figures" / "trust.pdf").exists()
     unknown = np.full(maps.shape, np.nan, dtype=np.float32)
     nothing = dataclasses.replace(
-        maps, probability=unknown, filtered_system=np.full(maps.shape, -1, dtype=np.int16), status=maps.status * 0 + 3
+        maps,
+        probability=unknown,
+        several_grains=unknown,
+        filtered_system=np.full(maps.shape, -1, dtype=np.int16),
+        status=np.full_like(maps.status, Status.BELOW_CONFIDENCE),
     )
     written = write_scan_report(tmp_path, scan, nothing, find_particles(scan, nothing, FakeHierarchy()))
     assert not (tmp_path / "maps.ang").exists()

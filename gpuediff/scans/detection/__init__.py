@@ -1,0 +1,1 @@
+"""From the raw frames of a detector to calibrated Bragg peaks."""

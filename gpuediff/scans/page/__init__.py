@@ -1,0 +1,1 @@
+"""One HTML page in which a mapped scan is explored."""
