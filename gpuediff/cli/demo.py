@@ -17,7 +17,7 @@ from gpuediff.cli.library import library_table
 from gpuediff.cli.scan import map_and_show, truth_table
 from gpuediff.evaluation.metrics import Answers
 from gpuediff.evaluation.report import write_report
-from gpuediff.hierarchy.bundle import load_bundle, record_metrics, save_bundle
+from gpuediff.hierarchy.bundle import check_target, load_bundle, record_metrics, save_bundle
 from gpuediff.library.reader import Library
 from gpuediff.scans.simulated import simulated_scan
 from gpuediff.settings import load_run
@@ -45,6 +45,7 @@ def run_demo(folder: Path, seed: int | None, screen: Screen) -> None:
     run = load_run(shipped_file("configs", "quickstart.toml"))
     if seed is not None:
         run = run.with_seed(seed)
+    check_target(folder / "model", overwrite=True)
     screen.remark(str(choose_device("auto")))
     path = folder / "library.h5"
     workflow.simulate(run, path, track=screen.track)

@@ -26,6 +26,7 @@ from gpuediff.hierarchy.manifest import (
     check_contents,
     check_folder,
     checkpoint_name,
+    is_of_another_version,
     parse_manifest,
     read_manifest,
 )
@@ -56,7 +57,7 @@ def save_bundle(
     metrics : dict, optional
         How good it is, as JSON values.
     overwrite : bool
-        Replace a bundle that is already there. What is not a bundle is never replaced.
+        Replace a bundle that is already there, of whatever version. What is not a bundle is never replaced.
 
     Raises
     ------
@@ -182,6 +183,8 @@ def check_target(path: str | Path, *, overwrite: bool) -> Path:
     try:
         check_folder(target, read_manifest(target))
     except InvalidBundle as error:
+        if overwrite and is_of_another_version(target):
+            return target
         raise InvalidBundle(
             f"{path}: exists and is not a whole model bundle ({error}): choose another name, or remove it first"
         ) from error

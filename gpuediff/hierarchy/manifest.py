@@ -86,6 +86,17 @@ def read_manifest(folder: Path) -> Manifest:
     return parse_manifest(text, folder)
 
 
+def is_of_another_version(folder: Path) -> bool:
+    """Tell whether a folder is a bundle of another schema, which cannot be read and can be replaced."""
+    try:
+        content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        return False
+    return content.get("schema_version") != SCHEMA_VERSION
+
+
 def parse_manifest(text: str, folder: Path) -> Manifest:
     """Check the text of a manifest; `folder` is for messages.
 

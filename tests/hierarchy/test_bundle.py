@@ -306,6 +306,18 @@ def test_any_text_is_refused(content):
 # Writing --------------------------------------------------------------------------------------------------------------
 
 
+def test_a_bundle_of_another_version_is_replaced_only_if_asked_for(small, tmp_path):
+    path = tmp_path / "model"
+    save_bundle(small, path)
+    manifest = path / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"schema_version": 3', '"schema_version": 2'))
+    (path / "forests" / "of-then.tl").write_bytes(b"what that version kept")
+    with pytest.raises(InvalidBundle, match="not a whole model bundle"):
+        save_bundle(small, path)
+    save_bundle(small, path, overwrite=True)
+    assert load_bundle(path).forests_.keys() == small.forests_.keys()
+
+
 def test_a_bundle_is_replaced_only_if_asked_for(small, path):
     before = (path / "manifest.json").read_bytes()
     with pytest.raises(InvalidBundle, match="ask to overwrite it"):
