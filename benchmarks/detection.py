@@ -33,9 +33,9 @@ from threadpoolctl import threadpool_limits
 from gpuediff.arrays import resolve_device, to_device, to_host
 from gpuediff.errors import DeviceUnavailable
 from gpuediff.peaks import PeakBatch, offsets_of
-from gpuediff.scans.detection import Detection, Detector
-from gpuediff.scans.peak_finding import BATCH_PIXELS
-from gpuediff.scans.probe import Probe
+from gpuediff.scans.detection.detector import Detection, Detector
+from gpuediff.scans.detection.peak_finding import BATCH_PIXELS
+from gpuediff.scans.detection.probe import Probe
 
 sys.path.insert(0, str(ROOT))
 from tests.oracle.detection.render import expected_counts

@@ -27,9 +27,9 @@ from gpuediff.hierarchy.bundle import load_bundle
 from gpuediff.library.reader import Library
 from gpuediff.peaks import PeakBatch
 from gpuediff.scans.calibration import Calibration
+from gpuediff.scans.detection.peak_file import write_peaks
 from gpuediff.scans.mapping import map_scan
 from gpuediff.scans.particles import find_particles
-from gpuediff.scans.peak_file import write_peaks
 from gpuediff.scans.readers import read_scan
 from gpuediff.scans.report import write_scan_report
 from gpuediff.scans.scan import Scan

@@ -16,7 +16,7 @@ import numpy as np
 
 from gpuediff.errors import InvalidBundle
 from gpuediff.hierarchy.bundle import load_bundle
-from gpuediff.scans.drawing import COLOURS
+from gpuediff.scans.figures.drawing import COLOURS
 from gpuediff.scans.mapping import map_scan
 from gpuediff.scans.maps import ScanMaps
 from gpuediff.scans.particles import find_particles

@@ -37,7 +37,8 @@ class ParticlePredictions:
     space_group_number : array, shape (p,), int32
     space_group_confidence : array, shape (p,), float32
     lattice : array, shape (p, 6), float32
-        a, b, c (Å), alpha, beta, gamma (degrees). Space group and lattice are by the models of the region's system.
+        a, b, c (Å), alpha, beta, gamma (degrees). Space group and lattice are by the models of the region's system;
+        where patterns were described together, by those of the answer.
     """
 
     crystal_system: np.ndarray
@@ -161,7 +162,7 @@ def find_particles(
     brightest = positions[first[np.argsort(particle[first])]]
     if hierarchy.block.pools and len(system):
         chosen = _brightest_of(diffracted, particle, PATTERNS_POOLED)
-        together = _pooled(scan, maps, hierarchy, positions[chosen], particle[chosen], names, track)
+        together = _pooled(scan, maps, hierarchy, positions[chosen], particle[chosen], track)
     else:
         together = _added_up(maps, positions, particle, len(system))
     return Particles(
@@ -235,10 +236,9 @@ def _pooled(
     hierarchy: Hierarchy,
     positions: np.ndarray,
     particle: np.ndarray,
-    names: np.ndarray,
     track: Track,
 ) -> ParticlePredictions:
-    """Describe each particle's patterns together, and predict from that; space group and lattice of the region."""
+    """Describe each particle's patterns together, and predict from that."""
     parts = []
     order = np.argsort(particle, kind="stable")
     ends = np.append(np.flatnonzero(np.diff(particle[order])) + 1, len(order))
@@ -247,8 +247,7 @@ def _pooled(
     for start, end in track(batches, "predicting particles"):
         rows = order[start:end]
         peaks = scale_intensity(scan.peaks[positions[rows]], float(maps.options["intensity_sum"] or 0))
-        systems = names[np.unique(particle[rows])]
-        parts.append(predict_groups(hierarchy, peaks, particle[rows], crystal_system=systems))
+        parts.append(predict_groups(hierarchy, peaks, particle[rows]))
 
     def joined(name: str) -> np.ndarray:
         return np.concatenate([getattr(part, name) for part in parts])

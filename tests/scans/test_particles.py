@@ -172,3 +172,14 @@ def test_a_block_that_pools_describes_the_brightest_patterns_of_a_particle_toget
     assert hierarchy.sizes[-1] == PATTERNS_POOLED
     # The five darkest are left out; the group's features are those of its first.
     np.testing.assert_allclose(particles.by_aggregation.difference_confidence, [0.25], atol=1e-6)
+
+
+def test_patterns_that_are_described_together_get_space_group_and_lattice_of_their_own_answer():
+    hierarchy = PoolingHierarchy()
+    patterns = [pattern(CUBIC, 0.4)] + [pattern(HEXAGONAL, 0.4) for _ in range(8)]  # the first stands for the group
+    scan = scan_of(patterns, (3, 3))
+    particles = find_particles(scan, map_scan(scan, hierarchy), hierarchy, size_min=1)
+    assert particles.crystal_system.tolist() == ["hexagonal"]
+    answer = particles.by_aggregation
+    assert (answer.crystal_system[0], answer.space_group_number[0], answer.lattice[0, 0]) == ("cubic", 102, 30.0)
+    assert particles.by_brightest.space_group_number.tolist() == [101]
