@@ -81,7 +81,7 @@ def truth_table(maps: ScanMaps, particles: Particles, truth: Truth) -> Group:
             f"of the right, a within {LATTICE_TOLERANCE:g} Å": _share(positions.near, positions.right),
             "probe positions without crystal that got a label": _share(wrong, film),
             "particles on the map, mostly of crystal": regions.there,
-            "of these, right crystal system from all patterns": _share(regions.right, regions.there),
+            "of these, right crystal system by all votes": _share(regions.right, regions.there),
         },
     )
 
@@ -114,25 +114,30 @@ def _particles(particles: Particles, width: int) -> Group:
     table = show.answer_table(width)
     table.add_column("no.", justify="right")
     table.add_column("probe\npositions", justify="right")
+    pooled = particles.by_pooling
     if wide:
         table.add_column("crystal system\non the map")
-    table.add_column("crystal system\nfrom all patterns" if wide else "crystal system", no_wrap=True)
+    table.add_column("crystal system\nby all votes" if wide else "crystal system", no_wrap=True)
+    if pooled is not None and wide:
+        table.add_column("crystal system\ndescribed together", no_wrap=True)
     table.add_column("space\ngroup", justify="right")
     for heading in ("a, b, c (Å)", "α, β, γ (°)") if wide else ("lattice (Å, °)",):
         table.add_column(heading, no_wrap=True)
+    voted = particles.by_aggregation
     for row in range(shown):
-        prediction = particles.by_aggregation
-        system, lattice = str(prediction.crystal_system[row]), prediction.lattice[row]
+        lattice = voted.lattice[row]
+        told = [] if pooled is None else [show.answer(str(pooled.crystal_system[row]), pooled.confidence[row], 12)]
         table.add_row(
             str(row + 1),
             f"{particles.size[row]:,}",
             *((str(particles.crystal_system[row]),) if wide else ()),
-            show.answer(system, prediction.confidence[row], 12),
-            str(prediction.space_group_number[row]),
-            *(show.lattice_cells(lattice) if wide else (show.free_lattice(system, lattice),)),
+            show.answer(str(voted.crystal_system[row]), voted.confidence[row], 12),
+            *(told if wide else ()),
+            str(voted.space_group_number[row]),
+            *(show.lattice_cells(lattice) if wide else (show.free_lattice(particles.crystal_system[row], lattice),)),
         )
     title = Text(f"Particles, predicted from all their patterns{of}", style="italic")
-    return Group(title, table, Text("%: confidence", style="dim"))
+    return Group(title, table, Text("%: confidence; space group and lattice by the votes", style="dim"))
 
 
 def _share(part: int, whole: int) -> str:

@@ -171,7 +171,7 @@ def particle_table(particles: Particles) -> pd.DataFrame:
     DataFrame
         Columns particle, crystal_system, probe_positions (their number), area (Å², where the step size is known),
         centroid_row, centroid_column, brightest_row, brightest_column; then the predictions with the prefixes
-        `brightest_` and `aggregate_`.
+        `brightest_`, `aggregate_` and, where patterns were described together, `pooled_`.
     """
     import pandas as pd
 
@@ -188,7 +188,8 @@ def _particle_columns(particles: Particles) -> dict[str, np.ndarray]:
         columns["area"] = particles.size * particles.step_size**2
     for name, places in (("centroid", particles.centroid), ("brightest", particles.brightest)):
         columns[f"{name}_row"], columns[f"{name}_column"] = places.T
-    return columns | _columns("brightest", particles.by_brightest) | _columns("aggregate", particles.by_aggregation)
+    columns |= _columns("brightest", particles.by_brightest) | _columns("aggregate", particles.by_aggregation)
+    return columns if particles.by_pooling is None else columns | _columns("pooled", particles.by_pooling)
 
 
 def _columns(prefix: str, predictions: ParticlePredictions) -> dict[str, np.ndarray]:

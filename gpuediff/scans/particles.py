@@ -38,7 +38,7 @@ class ParticlePredictions:
     space_group_confidence : array, shape (p,), float32
     lattice : array, shape (p, 6), float32
         a, b, c (Å), alpha, beta, gamma (degrees). Space group and lattice are by the models of the region's system;
-        where patterns were described together, by those of the answer.
+        where patterns were described together (`Particles.by_pooling`), by those of the answer.
     """
 
     crystal_system: np.ndarray
@@ -69,9 +69,11 @@ class Particles:
     by_brightest : ParticlePredictions
         What the maps say there.
     by_aggregation : ParticlePredictions
-        From all patterns of the particle together: by adding up what the maps say of each (the difference aggregation
-        of `gpuediff.hierarchy.aggregation`, and medians); of a feature block that describes several patterns by one
-        lattice, from the `PATTERNS_POOLED` brightest, described anew.
+        From all patterns of the particle, by adding up what the maps say of each: the difference aggregation of
+        `gpuediff.hierarchy.aggregation`, and medians of the lattices that there are.
+    by_pooling : ParticlePredictions, optional
+        From the `PATTERNS_POOLED` brightest, described together by one lattice; by feature blocks that can. Better
+        than votes where single patterns say little, and worse where twins or few peaks leave no lattice to be found.
     step_size : float, optional
         Distance between probe positions, Å.
     """
@@ -83,6 +85,7 @@ class Particles:
     brightest: np.ndarray
     by_brightest: ParticlePredictions
     by_aggregation: ParticlePredictions
+    by_pooling: ParticlePredictions | None = None
     step_size: float | None = None
 
     def __len__(self) -> int:
@@ -160,11 +163,10 @@ def find_particles(
     diffracted = maps.dark_field.reshape(-1)[positions]
     first = np.flatnonzero(_brightest_of(diffracted, particle, 1))
     brightest = positions[first[np.argsort(particle[first])]]
+    pooled = None
     if hierarchy.block.pools and len(system):
         chosen = _brightest_of(diffracted, particle, PATTERNS_POOLED)
-        together = _pooled(scan, maps, hierarchy, positions[chosen], particle[chosen], track)
-    else:
-        together = _added_up(maps, positions, particle, len(system))
+        pooled = _pooled(scan, maps, hierarchy, positions[chosen], particle[chosen], track)
     return Particles(
         labels,
         names,
@@ -172,7 +174,8 @@ def find_particles(
         centroid,
         np.stack(np.divmod(brightest, scan.shape[1]), axis=1),
         _of_positions(maps, brightest),
-        together,
+        _added_up(maps, positions, particle, len(system)),
+        pooled,
         scan.step_size,
     )
 
@@ -203,14 +206,18 @@ def _added_up(maps: ScanMaps, positions: np.ndarray, particle: np.ndarray, count
     place = np.searchsorted(numbers, patterns.space_group_number)
     leads = maps.space_group_difference_confidence.reshape(-1)[positions]
     group, group_share, _ = _winners(place, leads, len(numbers), particle, count)
-    lattice = [median_aggregation(column, particle, count) for column in patterns.lattice.T]
+    lattice = np.full((count, patterns.lattice.shape[1]), np.nan, dtype=np.float32)
+    found = np.isfinite(patterns.lattice).all(axis=1)
+    known, member = np.unique(particle[found], return_inverse=True)
+    for column, values in enumerate(patterns.lattice[found].T):
+        lattice[known, column] = median_aggregation(values, member, len(known))
     return ParticlePredictions(
         np.array(maps.systems)[system],
         share,
         lead,
         numbers[group],
         group_share,
-        np.stack(lattice, axis=1),
+        lattice,
     )
 
 

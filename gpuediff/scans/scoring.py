@@ -61,12 +61,20 @@ def false_labels(maps: ScanMaps, truth: Truth) -> tuple[int, int]:
     return int((film & (maps.filtered_system >= 0)).sum()), int(film.sum())
 
 
-def score_particles(particles: Particles, truth: Truth) -> Score:
-    """Score what the regions of a map answer with all their patterns together; regions mostly of film do not count."""
+def score_particles(particles: Particles, truth: Truth, *, pooled: bool = False) -> Score:
+    """Score what the regions of a map answer by all votes, or described together; regions mostly of film do not count.
+
+    Raises
+    ------
+    InvalidScan
+        If their patterns were not described together.
+    """
+    predicted = particles.by_pooling if pooled else particles.by_aggregation
+    if predicted is None:
+        raise InvalidScan("the particles' patterns were not described together: take a model of features 'lattice'")
     inside = particles.labels > 0
     region = particles.labels[inside] - 1
     crystal = np.bincount(region, weights=truth.grain[inside] >= 0, minlength=len(particles)) > particles.size / 2
-    predicted = particles.by_aggregation
     right = crystal & (predicted.crystal_system == truth.crystal.crystal_system)
     near = right & (np.abs(predicted.lattice[:, 0] - truth.crystal.conventional[0]) <= LATTICE_TOLERANCE)
     return Score(int(crystal.sum()), int(crystal.sum()), int(right.sum()), int(near.sum()))

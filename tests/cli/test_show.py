@@ -27,6 +27,7 @@ class Particles:
 
     def __init__(self, prediction):
         self.by_aggregation = prediction
+        self.by_pooling = None
 
     def __len__(self):
         return len(SYSTEMS)

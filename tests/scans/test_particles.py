@@ -114,7 +114,7 @@ def test_batches_do_not_change_the_answers(monkeypatch):
     in_batches = particles_of(system, lead, hierarchy=PoolingHierarchy())
     assert len(at_once) > 10
     for name in ("crystal_system", "confidence", "lattice", "space_group_number"):
-        np.testing.assert_array_equal(getattr(in_batches.by_aggregation, name), getattr(at_once.by_aggregation, name))
+        np.testing.assert_array_equal(getattr(in_batches.by_pooling, name), getattr(at_once.by_pooling, name))
 
 
 def test_a_map_without_particles_gives_an_empty_table():
@@ -171,7 +171,7 @@ def test_a_block_that_pools_describes_the_brightest_patterns_of_a_particle_toget
     particles = find_particles(scan, map_scan(scan, hierarchy, filter_size=1), hierarchy, size_min=1)
     assert hierarchy.sizes[-1] == PATTERNS_POOLED
     # The five darkest are left out; the group's features are those of its first.
-    np.testing.assert_allclose(particles.by_aggregation.difference_confidence, [0.25], atol=1e-6)
+    np.testing.assert_allclose(particles.by_pooling.difference_confidence, [0.25], atol=1e-6)
 
 
 def test_patterns_that_are_described_together_get_space_group_and_lattice_of_their_own_answer():
@@ -180,6 +180,6 @@ def test_patterns_that_are_described_together_get_space_group_and_lattice_of_the
     scan = scan_of(patterns, (3, 3))
     particles = find_particles(scan, map_scan(scan, hierarchy), hierarchy, size_min=1)
     assert particles.crystal_system.tolist() == ["hexagonal"]
-    answer = particles.by_aggregation
+    answer = particles.by_pooling
     assert (answer.crystal_system[0], answer.space_group_number[0], answer.lattice[0, 0]) == ("cubic", 102, 30.0)
     assert particles.by_brightest.space_group_number.tolist() == [101]

@@ -282,7 +282,9 @@ def _space_groups(maps: ScanMaps, particles: Particles | None) -> list[dict[str,
     order = np.argsort(-counts, kind="stable")
     found = {int(numbers[place]): int(counts[place]) for place in order}
     if particles is not None:
-        for prediction in (particles.by_aggregation, particles.by_brightest):
+        for prediction in (particles.by_aggregation, particles.by_brightest, particles.by_pooling):
+            if prediction is None:
+                continue
             found = {int(number): 0 for number in prediction.space_group_number if number > 0} | found
         found = dict(sorted(found.items(), key=lambda one: (-one[1], one[0])))
     colours = [*GROUP_COLOURS, *[OTHER_GROUPS] * len(found)]
@@ -306,6 +308,7 @@ def _particles(particles: Particles, stride: int) -> dict[str, Any]:
         "brightest": particles.brightest.tolist(),
         "by_aggregation": _answers(particles.by_aggregation),
         "by_brightest": _answers(particles.by_brightest),
+        "by_pooling": None if particles.by_pooling is None else _answers(particles.by_pooling),
     }
 
 

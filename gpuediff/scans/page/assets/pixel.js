@@ -194,15 +194,17 @@ class PixelPanel {
     const area = step_size === null ? "" : `, ${plain((size * (step_size / stride) ** 2) / 100)} nm²`;
     const lines = [`no. ${index + 1}, ${grouped(size)} probe positions${area}`];
     const brightest = particles.brightest[index];
-    for (const [title, answers] of [
-      ["all its patterns", particles.by_aggregation],
-      [`the brightest (row ${brightest[0]}, column ${brightest[1]})`, particles.by_brightest],
+    // Space group and lattice are by the models of the system that a particle has on the map, or of its own answer.
+    for (const [title, answers, system] of [
+      ["votes of all its patterns", particles.by_aggregation, particles.system[index]],
+      ["its brightest patterns, described together", particles.by_pooling, particles.by_pooling?.system[index]],
+      [`the brightest (row ${brightest[0]}, column ${brightest[1]})`, particles.by_brightest, particles.system[index]],
     ]) {
+      if (answers === null) continue;
       const lattice = answers.lattice[index];
       const names = ["a", "b", "c", "alpha", "beta", "gamma"];
       const value = (name) => lattice[names.indexOf(name)];
-      // Space group and lattice of a particle are by the models of the system that it has on the map.
-      const cell = latticeLines(this.data.header.free[particles.system[index]], value, () => NaN, () => NaN);
+      const cell = latticeLines(this.data.header.free[system], value, () => NaN, () => NaN);
       const told = lattice[0] === null ? "no lattice" : cell.map(([name, text]) => `${name} = ${text}`).join(", ");
       const share = answers.confidence[index] === null ? "" : ` ${percent(answers.confidence[index])}`;
       const group = this.data.groupName(answers.space_group[index]);
