@@ -17,6 +17,7 @@ from gpuediff.peaks import DIRECT_BEAM_RADIUS, Q_PLAUSIBLE, PeakBatch, offsets_o
 if TYPE_CHECKING:
     import pandas as pd
 
+    from gpuediff.hierarchy.flags import Flags
     from gpuediff.hierarchy.prediction import Prediction
 
 PEAKS_MIN = 5  # as for scans in Gleason et al. 2024
@@ -102,15 +103,19 @@ def doubts(peaks: PeakBatch) -> list[str]:
 
 
 def prediction_records(
-    names: Sequence[str], prediction: Prediction, decided: np.ndarray | None = None
+    names: Sequence[str], prediction: Prediction, decided: np.ndarray | None = None, flags: Flags | None = None
 ) -> list[dict[str, Any]]:
-    """Return one flat record a pattern: name, answers, confidences, lattice (Å, degrees); None for what is not known.
+    """Return one flat record a pattern: name, answers, confidences, lattice (Å, degrees) with its interval.
+
+    What is not known is None.
 
     Parameters
     ----------
     decided : array, shape (n,), bool, optional
         Which answers are given: the others have the status "undecided", and neither system, space group nor lattice.
         Without it there is no status.
+    flags : Flags, optional
+        Whether patterns are of several grains, or new; without it the records do not say.
     """
     records = []
     for row, name in enumerate(names):
@@ -129,8 +134,16 @@ def prediction_records(
                 float(prediction.space_group_difference_confidence[row]) if given else None
             ),
         }
-        lattice = [_number(value) if given else None for value in prediction.lattice[row]]
-        record |= dict(zip(LATTICE_PARAMETERS, lattice, strict=True))
+        for end, lattice in (
+            ("", prediction.lattice),
+            ("_low", prediction.lattice_low),
+            ("_high", prediction.lattice_high),
+        ):
+            values = [_number(value) if given else None for value in lattice[row]]
+            record |= {f"{name}{end}": value for name, value in zip(LATTICE_PARAMETERS, values, strict=True)}
+        if flags is not None:
+            record["several_grains"] = _number(flags.several_grains[row])
+            record["novelty"] = _number(flags.novelty[row])
         record |= {
             f"votes_{system}": float(votes)
             for system, votes in zip(prediction.systems, prediction.system_votes[row], strict=True)
@@ -140,13 +153,17 @@ def prediction_records(
 
 
 def write_predictions(
-    path: str | Path, names: Sequence[str], prediction: Prediction, decided: np.ndarray | None = None
+    path: str | Path,
+    names: Sequence[str],
+    prediction: Prediction,
+    decided: np.ndarray | None = None,
+    flags: Flags | None = None,
 ) -> None:
     """Write `prediction_records` to a table, where what is not known is an empty cell; see `write_table`."""
     import pandas as pd
 
     check_table_path(path)
-    table = pd.DataFrame.from_records(prediction_records(names, prediction, decided))
+    table = pd.DataFrame.from_records(prediction_records(names, prediction, decided, flags))
     # Of one kind, whether or not a table has an empty cell, or nothing else.
     kinds = {"space_group_number": "Int32"} if decided is not None else {}
     kinds |= {name: "float64" for name in table if name not in (*_NOT_FLOATS, *kinds)}

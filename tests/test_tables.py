@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpuediff.errors import GpuediffError, InvalidPeaks
+from gpuediff.hierarchy.flags import Flags
 from gpuediff.peaks import PeakBatch
 from gpuediff.tables import (
     check_table_path,
@@ -148,6 +149,12 @@ def test_answers_without_lattice_or_probability_are_empty_cells_and_null(tmp_pat
     answers = prediction(("cubic", "tetragonal"), ["cubic", "tetragonal"], lattice=lattice)
     records = prediction_records(["p", "q"], answers)
     assert [record["a"] for record in records] == [None, 4.0]
+    assert [record["a_low"] for record in records] == [None, 4.0]
+    assert "novelty" not in records[0]
+    flags = Flags(np.array([0.25, 0.5], np.float32), np.array([0.75, np.nan], np.float32))
+    records = prediction_records(["p", "q"], answers, flags=flags)
+    assert [record["several_grains"] for record in records] == [0.25, 0.5]
+    assert [record["novelty"] for record in records] == [0.75, None]
     assert [record["probability"] for record in records] == [None, None]
     json.dumps(records, allow_nan=False)
     for name, read in (("out.csv", pd.read_csv), ("out.parquet", pd.read_parquet)):

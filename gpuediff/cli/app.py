@@ -220,19 +220,26 @@ def predict(
     hierarchy = load_bundle(model)
     several = together and len(batch) > 1
     least = None if error_rate is None else hierarchy.least_probability(error_rate, together=several)
-    groups = np.zeros(len(batch), dtype=np.int64) if together else None
-    prediction = workflow.predict(hierarchy, batch, groups=groups, intensity_sum=intensity_sum)
+    flags = None
+    if together:
+        groups = np.zeros(len(batch), dtype=np.int64)
+        prediction = workflow.predict(hierarchy, batch, groups=groups, intensity_sum=intensity_sum)
+    else:
+        features = workflow.describe(hierarchy, batch, intensity_sum=intensity_sum)
+        prediction, flags = hierarchy.predict(features), hierarchy.flags(features)
+        if (flags.novelty > 0.95).mean() > 0.5:
+            screen.remark(f"{peaks}: most patterns are unlike any that the model knows: check the pixel size first")
     decided = None if least is None else prediction.system_probability >= least
     if together:
         names = [f"all {len(batch)} patterns"]
     if out is not None:
-        write_predictions(out, names, prediction, decided)
+        write_predictions(out, names, prediction, decided, flags)
     shown = min(len(names), 50)
     title = f"{peaks.name}" if shown == len(names) else f"{peaks.name}: the first {shown} of {len(names):,} answers"
     table = show.predictions(
         names[:shown], prediction[np.arange(shown)], title=title, width=screen.results.width, decided=decided
     )
-    screen.result(table, data=prediction_records(names, prediction, decided))
+    screen.result(table, data=prediction_records(names, prediction, decided, flags))
     if decided is not None:
         screen.remark(
             f"{int((~decided).sum()):,} of {len(decided):,} undecided: their probability is below {least:.3f}, from "
