@@ -48,6 +48,14 @@ def test_patterns_together_know_the_cell_far_better_than_one(described):
     assert column(together, "reduced_a_error")[0] < 0.6 * np.median(column(singles, "reduced_a_error")[:EACH])
 
 
+def test_exchanged_axes_of_the_detector_change_nothing(described):
+    # A mirrored pattern is one of the same lattice.
+    peaks, singles, _ = described
+    mirrored = BLOCK.compute(PeakBatch(peaks.qy, peaks.qx, peaks.intensity, peaks.offsets))
+    assert np.isclose(mirrored, singles, rtol=1e-3, atol=1e-3).mean() > 0.99
+    np.testing.assert_array_equal(column(mirrored, "support"), column(singles, "support"))
+
+
 def test_a_group_says_how_many_of_its_patterns_are_on_its_lattice_and_how_surely(described):
     _, singles, together = described
     np.testing.assert_array_equal(column(together, "support"), 1)
