@@ -119,7 +119,7 @@ def _common_step(thicknesses: np.ndarray) -> float:
             step, thickness = float(thickness), step % thickness if step else 0.0
             if thickness and step - thickness < _SAME_THICKNESS:
                 thickness = 0.0
-    return step if step >= 1 else 0.0
+    return step if step > 1 - _SAME_THICKNESS else 0.0
 
 
 @njit(nogil=True, cache=True)
