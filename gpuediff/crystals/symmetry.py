@@ -174,6 +174,27 @@ def complete_lattice(crystal_system: str, values: Mapping[str, np.ndarray]) -> n
     return lattice
 
 
+def short_symbol(space_group_number: int) -> str:
+    """Return the short Hermann-Mauguin symbol in the standard setting, as spglib writes it: Fm-3m, P2_1/c.
+
+    Raises
+    ------
+    InvalidStructure
+        If the number is not in 1 .. 230.
+    """
+    _check_number(space_group_number)
+    return _short_symbols()[space_group_number]
+
+
+@cache
+def _short_symbols() -> dict[int, str]:
+    import spglib
+
+    kinds = [spglib.get_spacegroup_type(hall) for hall in range(1, 531)]
+    # the standard setting of a space group comes first
+    return {kind.number: kind.international_short for kind in reversed(kinds) if kind is not None}
+
+
 def _check_number(space_group_number: int) -> None:
     if not 1 <= space_group_number <= 230:
         raise InvalidStructure(f"space group number {space_group_number}: expected 1 .. 230")

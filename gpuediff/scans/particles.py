@@ -123,6 +123,24 @@ def label_particles(maps: ScanMaps, size_min: int = 5) -> tuple[np.ndarray, np.n
     return rank[labels], np.array(system, dtype=np.int64)[order]
 
 
+def innermost(labels: np.ndarray, count: int) -> list[tuple[int, int]]:
+    """Find the probe position of each of the first `count` particles that is farthest from its edge: row and column.
+
+    A centroid may lie outside.
+
+    Parameters
+    ----------
+    labels : array, shape (ny, nx), int32
+        Of `Particles`.
+    """
+    places = []
+    for number, box in enumerate(ndimage.find_objects(labels)[:count], start=1):
+        depth = ndimage.distance_transform_edt(np.pad(labels[box] == number, 1))
+        row, column = np.unravel_index(depth.argmax(), depth.shape)
+        places.append((int(row) - 1 + box[0].start, int(column) - 1 + box[1].start))
+    return places
+
+
 def find_particles(
     scan: Scan, maps: ScanMaps, hierarchy: Hierarchy, *, size_min: int = 5, track: Track = silent
 ) -> Particles:

@@ -14,6 +14,7 @@ from gpuediff.crystals.symmetry import (
     independent_parameters,
     laue_class,
     laue_rotations,
+    short_symbol,
 )
 from gpuediff.errors import InvalidStructure
 from gpuediff.settings import CRYSTAL_SYSTEMS
@@ -150,3 +151,9 @@ def test_importing_crystals_and_symmetry_does_not_import_pymatgen():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_symbols_are_those_of_the_standard_settings():
+    assert [short_symbol(number) for number in (1, 14, 62, 166, 225)] == ["P1", "P2_1/c", "Pnma", "R-3m", "Fm-3m"]
+    with pytest.raises(InvalidStructure, match="space group number 231"):
+        short_symbol(231)

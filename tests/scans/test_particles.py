@@ -9,7 +9,7 @@ from gpuediff.hierarchy.hierarchy import Hierarchy
 from gpuediff.hierarchy.trained_on import TrainedOn
 from gpuediff.peaks import PeakBatch
 from gpuediff.scans.mapping import map_scan
-from gpuediff.scans.particles import PATTERNS_POOLED, find_particles, label_particles
+from gpuediff.scans.particles import PATTERNS_POOLED, find_particles, innermost, label_particles
 from gpuediff.settings import Forest, Split, Training
 from tests.scans.fakes import FakeHierarchy, PoolingHierarchy, pattern, scan_of, uniform_scan
 
@@ -78,6 +78,13 @@ def test_regions_that_are_too_small_are_no_particles():
 
 def test_the_centroid_is_the_mean_position():
     np.testing.assert_allclose(particles_of(image("..... .ccc. .ccc.")).centroid, [[1.5, 2.0]])
+
+
+def test_the_innermost_position_lies_inside_where_the_centroid_does_not():
+    particles = particles_of(image("ccccc cc... cc... cc... ccccc"))
+    ((row, column),) = innermost(particles.labels, 20)
+    assert particles.labels[row, column] == 1
+    assert innermost(particles.labels, 0) == []
 
 
 def test_the_brightest_pattern_has_most_diffracted_intensity_whatever_the_direct_beam():

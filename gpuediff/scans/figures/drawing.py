@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from functools import cache, wraps
+from functools import wraps
 from typing import Any, ParamSpec
 
 import numpy as np
-import spglib
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
@@ -17,6 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, ScalarFormatter
 from matplotlib.transforms import ScaledTranslation
 
+from gpuediff.crystals.symmetry import short_symbol
 from gpuediff.scans.maps import ScanMaps
 
 # Okabe & Ito, told apart by colour-blind readers; the two darkest hues go to systems that are rarely neighbours.
@@ -317,13 +317,6 @@ def draw_outlines(axes: Axes, labels: np.ndarray) -> None:
     axes.hlines(rows + 0.5, columns - 0.5, columns + 0.5, color="white", lw=0.6)
 
 
-@cache
-def _short_symbols() -> dict[int, str]:
-    kinds = [spglib.get_spacegroup_type(hall) for hall in range(1, 531)]
-    # the standard setting of a space group comes first
-    return {kind.number: kind.international_short for kind in reversed(kinds) if kind is not None}
-
-
 def space_group_symbol(number: int) -> str:
     """Write the short Hermann-Mauguin symbol of a space group, in its standard setting, for Matplotlib.
 
@@ -337,7 +330,7 @@ def space_group_symbol(number: int) -> str:
     str
         Such as ``$Fm\\bar{3}m$``.
     """
-    short = _short_symbols()[number]
+    short = short_symbol(number)
     text = ""
     for position, character in enumerate(short):
         if character == "-":

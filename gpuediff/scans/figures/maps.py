@@ -15,7 +15,6 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
-from scipy.ndimage import distance_transform_edt, find_objects
 
 from gpuediff.crystals.symmetry import LATTICE_PARAMETERS
 from gpuediff.durable import complete_or_absent
@@ -23,7 +22,7 @@ from gpuediff.scans.figures import drawing, legends
 from gpuediff.scans.figures.distributions import draw_fractions
 from gpuediff.scans.figures.drawing import COLOURS, DOUBLE, NOT_PREDICTED, SINGLE, in_print
 from gpuediff.scans.maps import ScanMaps
-from gpuediff.scans.particles import Particles
+from gpuediff.scans.particles import Particles, innermost
 
 # Paul Tol's light scheme: told apart by colour-blind readers, and still when darkened.
 GROUP_COLOURS = ("#77AADD", "#EE8866", "#EEDD88", "#44BB99", "#FFAABB", "#BBCC33", "#99DDFF")
@@ -140,12 +139,10 @@ def particle_map(maps: ScanMaps, particles: Particles, *, numbered: int = 20) ->
         return figure
     drawing.draw_outlines(axes, labels)
     halo = [withStroke(linewidth=1.5, foreground="white")]
-    for number, box in enumerate(find_objects(labels)[:numbered], start=1):
-        # the probe position farthest from the edge, because a centroid may lie outside
-        depth = distance_transform_edt(np.pad(labels[box] == number, 1))
-        row, column = np.unravel_index(depth.argmax(), depth.shape)
-        place = (column - 1 + box[1].start, row - 1 + box[0].start)
-        axes.annotate(str(number), place, ha="center", va="center", fontsize=7, fontweight="bold", path_effects=halo)
+    for number, (row, column) in enumerate(innermost(labels, numbered), start=1):
+        axes.annotate(
+            str(number), (column, row), ha="center", va="center", fontsize=7, fontweight="bold", path_effects=halo
+        )
     return figure
 
 

@@ -19,10 +19,9 @@ from typing import Any
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
-from scipy.ndimage import distance_transform_edt, find_objects
 
 import gpuediff
-from gpuediff.crystals.symmetry import LATTICE_PARAMETERS, independent_parameters
+from gpuediff.crystals.symmetry import LATTICE_PARAMETERS, independent_parameters, short_symbol
 from gpuediff.durable import complete_or_absent
 from gpuediff.errors import InvalidScan
 from gpuediff.peaks import DIRECT_BEAM_RADIUS
@@ -31,7 +30,7 @@ from gpuediff.scans.figures.maps import GROUP_COLOURS, OTHER_GROUPS
 from gpuediff.scans.maps import ScanMaps, Status
 from gpuediff.scans.page import data as page_data
 from gpuediff.scans.page.data import Codes, PeaksToPack, rounded, whole
-from gpuediff.scans.particles import ParticlePredictions, Particles
+from gpuediff.scans.particles import ParticlePredictions, Particles, innermost
 from gpuediff.scans.scan import Scan
 
 PAGE_SIZE_MAX = 30_000_000  # bytes; what browsers still open at once, and mail servers still take
@@ -147,12 +146,7 @@ def write_page(
 @cache
 def symbol(space_group_number: int) -> str:
     """Write the Hermann-Mauguin symbol of a space group: 225 as Fm3̅m, 14 as P2₁/c."""
-    import spglib
-
-    halls = range(1, 531)  # numbered along the space groups, the standard setting of each first
-    types = (spglib.get_spacegroup_type(hall) for hall in halls)
-    short = next(one.international_short for one in types if one and one.number == space_group_number)
-    short = re.sub(r"_(\d)", lambda found: "₀₁₂₃₄₅₆"[int(found[1])], short)
+    short = re.sub(r"_(\d)", lambda found: "₀₁₂₃₄₅₆"[int(found[1])], short_symbol(space_group_number))
     return re.sub(r"-(\d)", "\\1\N{COMBINING OVERLINE}", short)
 
 
@@ -296,13 +290,8 @@ def _space_groups(maps: ScanMaps, particles: Particles | None) -> list[dict[str,
 
 def _particles(particles: Particles, stride: int) -> dict[str, Any]:
     """Tell what is known of every particle, and where on the map the largest get their number."""
-    places = []
-    for number, box in enumerate(find_objects(particles.labels)[:NUMBERED], start=1):
-        depth = distance_transform_edt(np.pad(particles.labels[box] == number, 1))
-        row, column = np.unravel_index(depth.argmax(), depth.shape)
-        places.append([(int(row) - 1 + box[0].start) / stride, (int(column) - 1 + box[1].start) / stride])
     return {
-        "places": places,
+        "places": [[row / stride, column / stride] for row, column in innermost(particles.labels, NUMBERED)],
         "size": particles.size.tolist(),
         "system": [str(name) for name in particles.crystal_system],
         "brightest": particles.brightest.tolist(),
